@@ -1,0 +1,101 @@
+//! The interface between the gateway and whatever carries messages between nodes.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_protocol::message::ClientInfo;
+
+use crate::interest::{Interest, InterestMap, ShardId};
+use crate::publication::Channel;
+
+/// Carries publications between publishers and the shards of every node.
+///
+/// Calls never block. What they start is answered through a shard's inbox
+/// ([`crate::Event`]) or through the returned future.
+pub trait Broker: Send + Sync + 'static {
+    /// Notes that `shard` has a subscriber of `channel`.
+    ///
+    /// [`Interest::Confirmed`]: the channel is live already. [`Interest::Pending`]: the
+    /// answer follows as [`crate::Event::Subscribed`] in the shard's inbox, exactly once.
+    /// A shard calls this once for its first subscriber of the channel, not again until
+    /// it has called [`Broker::unsubscribe`].
+    fn subscribe(&self, channel: &Channel, shard: ShardId) -> Interest;
+
+    /// Notes that the last subscriber of `channel` on `shard` is gone. The broker keeps
+    /// the channel for a second, in case another one comes.
+    fn unsubscribe(&self, channel: &Channel, shard: ShardId);
+
+    /// Publishes. The request takes its place in the order of publishes at the call, not
+    /// when the future is first polled; the future only waits for the answer, and may be
+    /// dropped without taking the publish back.
+    fn publish(&self, request: PublishRequest) -> PublishFuture;
+
+    /// Which shards want which channel.
+    fn interest(&self) -> &InterestMap;
+
+    /// How the broker is now.
+    fn health(&self) -> BrokerHealth;
+
+    /// What the broker is, for metrics and logs: `embedded` or `redis`.
+    fn name(&self) -> &'static str;
+}
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// The channel.
+    pub channel: Channel,
+    /// The payload, passed on untouched.
+    pub data: Bytes,
+    /// The publisher, where a client publishes.
+    pub info: Option<ClientInfo>,
+    /// Tags, for filters.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What a publish came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Published {
+    /// Position in the channel's history, from 1; 0 where the channel keeps none.
+    pub offset: u64,
+    /// The history's epoch; empty where the channel keeps none.
+    pub epoch: String,
+}
+
+/// The answer to a publish.
+pub type PublishFuture = Pin<Box<dyn Future<Output = Result<Published, BrokerError>> + Send>>;
+
+/// Why the broker could not do what it was asked. Each is the broker's fault, and a retry may help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// There is no connection to the broker now.
+    #[error("the broker is not connected: {0}")]
+    Disconnected(Arc<str>),
+    /// The broker did not answer in time.
+    #[error("the broker did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The broker answered with an error.
+    #[error("the broker refused: {0}")]
+    Refused(Arc<str>),
+    /// Too many requests wait for the broker already.
+    #[error("{0} requests wait for the broker already")]
+    Overloaded(usize),
+}
+
+/// How the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerHealth {
+    /// Connected, and every wanted channel is subscribed or being subscribed.
+    Healthy,
+    /// Not connected: sessions stay, publications do not arrive.
+    Degraded {
+        /// Since how long.
+        since: Duration,
+        /// Why, for a person.
+        reason: Arc<str>,
+    },
+}

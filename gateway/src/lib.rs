@@ -1,0 +1,3 @@
+//! The gateway: listeners, shards, sessions, API, operators' port.
+
+pub mod shard;

@@ -1,0 +1,3 @@
+//! The shard: one thread that owns its sessions.
+
+pub mod stats;
