@@ -1,4 +1,17 @@
 //! The wire formats of Tidegate. No I/O and no clock: bytes in, messages out, and back.
+//!
+//! - [`message`]: the messages of the client protocol, generated from `proto/client.proto`.
+//! - [`codec`]: commands and replies as JSON lines or as length-delimited Protobuf; [`codec::payload`] says what a
+//!   published payload is and how JSON clients receive it; [`codec::delimited`] splits a raw TCP stream.
+//! - [`websocket`]: the server's side of WebSocket: handshake, frame headers, messages from frames.
+//! - [`code`]: error, disconnect and unsubscribe codes.
+//! - [`limits`]: what the decoders accept at most.
+//!
+//! A decoder answers any bytes with a value or an error: it does not panic, recurses only to a fixed depth, and
+//! allocates in proportion to bytes that are there, never to a length that the wire announces.
 
 pub mod code;
+pub mod codec;
+pub mod limits;
 pub mod message;
+pub mod websocket;
