@@ -11,6 +11,7 @@ use tidegate_protocol::message::ClientInfo;
 
 use crate::interest::{Interest, InterestMap, ShardId};
 use crate::publication::Channel;
+use crate::stats::BrokerStats;
 
 /// Carries publications between publishers and the shards of every node.
 ///
@@ -39,6 +40,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// How the broker is now.
     fn health(&self) -> BrokerHealth;
+
+    /// What the broker has counted since its start.
+    fn stats(&self) -> &BrokerStats;
 
     /// What the broker is, for metrics and logs: `embedded` or `redis`.
     fn name(&self) -> &'static str;

@@ -34,6 +34,17 @@ impl ShardSet {
         self.0 &= !(1 << shard);
     }
 
+    /// Whether a shard is in the set.
+    pub fn contains(self, shard: ShardId) -> bool {
+        self.0 & (1 << shard) != 0
+    }
+
+    /// Every shard of either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether no shard is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -60,19 +71,53 @@ pub struct InterestMap {
     pub(crate) channels: DashMap<Channel, Entry, foldhash::fast::RandomState>,
 }
 
-/// What is known of a wanted channel.
+/// What is known of a wanted channel. One per channel and node, so it is kept small.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry {
-    /// Who wants it.
+    /// Shards that receive the channel's publications.
     pub(crate) shards: ShardSet,
-    /// Whether the broker has confirmed it.
-    pub(crate) confirmed: bool,
+    /// Shards that have asked and not been answered yet. They receive nothing before the answer.
+    pub(crate) waiting: ShardSet,
+    /// How far the channel is with the broker.
+    pub(crate) link: Link,
+    /// Whether the channel stands in the queue of those whose last subscriber has left.
+    pub(crate) lingering: bool,
+    /// Whether the channel was wanted and left again while it stood in that queue.
+    pub(crate) left_again: bool,
+}
+
+/// How far a channel is with the broker. At most one command per channel is under way at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Link {
+    /// Wanted; nothing has been written.
+    #[default]
+    Queued,
+    /// The subscribe is written and not confirmed.
+    Subscribing,
+    /// Confirmed.
+    Live,
+    /// The unsubscribe is written and not confirmed.
+    Unsubscribing,
+}
+
+impl Entry {
+    /// Whether some shard wants the channel.
+    pub(crate) fn wanted(&self) -> bool {
+        !(self.shards.is_empty() && self.waiting.is_empty())
+    }
 }
 
 impl InterestMap {
-    /// The shards that want `channel` now.
+    /// The shards that receive the publications of `channel` now.
     pub fn shards(&self, channel: &str) -> ShardSet {
         self.channels.get(channel).map(|entry| entry.shards).unwrap_or_default()
+    }
+
+    /// The shards that receive the publications of `channel` now, with the node's shared name of
+    /// the channel; nothing where there are none.
+    pub fn find(&self, channel: &str) -> Option<(Channel, ShardSet)> {
+        let entry = self.channels.get(channel)?;
+        (!entry.shards.is_empty()).then(|| (Channel::clone(entry.key()), entry.shards))
     }
 
     /// The number of channels with at least one subscriber or within their second of grace.

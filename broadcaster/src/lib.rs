@@ -1,16 +1,27 @@
 //! Where messages come from.
 //!
-//! - [`publication`]: one message on its way to sessions, and how its payload is classified;
+//! - [`publication`]: one message on its way to sessions;
+//! - [`payload`]: what its payload is, decided once per node;
 //! - [`broker`]: the interface that the gateway sees, and the errors it can answer with;
 //! - [`inbox`]: how a broker hands what it received to a shard;
-//! - [`interest`]: which shards want which channel.
+//! - [`interest`]: which shards want which channel;
+//! - [`dispatch`]: from a burst of publications to the shards that want them;
+//! - [`stats`]: what a broker counts;
+//! - [`embedded`]: the broker of a node that stands alone.
 
 pub mod broker;
+pub mod dispatch;
+pub mod embedded;
 pub mod inbox;
 pub mod interest;
+pub mod payload;
 pub mod publication;
+pub mod stats;
 
 pub use broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
+pub use dispatch::{Dispatcher, Inboxes};
+pub use embedded::EmbeddedBroker;
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
 pub use publication::{Channel, Payload, PayloadKind, Publication};
+pub use stats::BrokerStats;

@@ -1,0 +1,142 @@
+//! The broker of a node that stands alone: everything happens inside the process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
+use crate::dispatch::{Dispatcher, Inboxes};
+use crate::interest::{Interest, InterestMap, Link, ShardId};
+use crate::payload::classify;
+use crate::publication::{Channel, Publication};
+use crate::stats::{BrokerStats, add};
+
+/// How many publishes a shard's inbox takes while it has no room. Publishers wait for room, but one that drops its
+/// future waits for nothing; beyond this number publishes to the shard are refused.
+const MAX_OVERRUN: usize = 4096;
+
+/// How long a publish waits for room in the inboxes before it answers all the same.
+const MAX_WAIT: Duration = Duration::from_secs(4);
+
+/// A broker without anything outside: one node, no history.
+#[derive(Debug)]
+pub struct EmbeddedBroker {
+    interest: Arc<InterestMap>,
+    dispatcher: Dispatcher,
+    stats: Arc<BrokerStats>,
+    epoch: Arc<str>,
+    /// For each shard, the publishes that it took since it last had room. The lock is also what puts
+    /// the publishes of all threads into one order.
+    overrun: Mutex<Vec<usize>>,
+}
+
+impl EmbeddedBroker {
+    /// A broker for the shards behind these inboxes.
+    pub fn new(inboxes: Inboxes) -> Self {
+        let interest = Arc::new(InterestMap::default());
+        let stats = Arc::new(BrokerStats::default());
+        let overrun = Mutex::new(vec![0; inboxes.len()]);
+        let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
+        Self { interest, dispatcher, stats, epoch: Arc::default(), overrun }
+    }
+
+    /// Delivers at once; what is returned waits for room where there was none.
+    fn deliver(&self, request: PublishRequest) -> Result<Option<PublishFuture>, BrokerError> {
+        let received = Instant::now();
+        let bytes = request.data.len() as u64;
+        // Before the lock: it takes time in proportion to the payload.
+        let payload = classify(Bytes::clone(&request.data));
+        let mut overrun = self.overrun.lock().unwrap_or_else(PoisonError::into_inner);
+
+        let full = self.dispatcher.full(self.interest.shards(&request.channel));
+        if let Some(taken) = full.iter().map(|shard| overrun[usize::from(shard)]).find(|taken| *taken >= MAX_OVERRUN) {
+            return Err(BrokerError::Overloaded(taken));
+        }
+        let mut burst = self.dispatcher.burst();
+        burst.received(1, bytes);
+        burst.route(&request.channel, |channel| {
+            Some(Publication {
+                channel,
+                payload,
+                offset: 0,
+                epoch: Arc::clone(&self.epoch),
+                info: request.info.map(Arc::new),
+                tags: request.tags,
+                received,
+            })
+        });
+        let touched = burst.flush();
+        for shard in touched.iter() {
+            let taken = &mut overrun[usize::from(shard)];
+            *taken = if full.contains(shard) { *taken + 1 } else { 0 };
+        }
+        drop(overrun);
+
+        let full = self.dispatcher.full(touched);
+        Ok((!full.is_empty()).then(|| {
+            add(&self.stats.backpressure_waits, 1);
+            let dispatcher = self.dispatcher.clone();
+            Box::pin(async move {
+                // The message is in the inbox already: after the wait the answer is the same either way.
+                let _ = tokio::time::timeout(MAX_WAIT, dispatcher.room(full)).await;
+                Ok(Published::default())
+            }) as PublishFuture
+        }))
+    }
+}
+
+impl Broker for EmbeddedBroker {
+    fn subscribe(&self, channel: &Channel, shard: ShardId) -> Interest {
+        if self.dispatcher.has_shard(shard) {
+            let mut entry = self.interest.channels.entry(Channel::clone(channel)).or_insert_with(|| {
+                add(&self.stats.subscribed_channels, 1);
+                crate::interest::Entry { link: Link::Live, ..Default::default() }
+            });
+            entry.shards.insert(shard);
+        }
+        Interest::Confirmed
+    }
+
+    /// Lets the channel go at once: there is nobody whom a short absence would cost anything.
+    fn unsubscribe(&self, channel: &Channel, shard: ShardId) {
+        let removed = self.interest.channels.remove_if_mut(channel, |_, entry| {
+            entry.shards.remove(shard);
+            entry.shards.is_empty()
+        });
+        if removed.is_some() {
+            self.stats.subscribed_channels.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn publish(&self, request: PublishRequest) -> PublishFuture {
+        let called = Instant::now();
+        match self.deliver(request) {
+            Ok(wait) => {
+                add(&self.stats.publish_ok, 1);
+                self.stats.publish_latency.record(called.elapsed());
+                wait.unwrap_or_else(|| Box::pin(std::future::ready(Ok(Published::default()))))
+            }
+            Err(error) => {
+                add(&self.stats.publish_errors, 1);
+                Box::pin(std::future::ready(Err(error)))
+            }
+        }
+    }
+
+    fn interest(&self) -> &InterestMap {
+        &self.interest
+    }
+
+    fn health(&self) -> BrokerHealth {
+        BrokerHealth::Healthy
+    }
+
+    fn stats(&self) -> &BrokerStats {
+        &self.stats
+    }
+
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+}

@@ -1,0 +1,100 @@
+//! What a broker counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The number of buckets of [`Latency`].
+pub const LATENCY_BUCKETS: usize = 24;
+
+/// Counters of a broker, read by the metrics page. All are totals since the start unless they say otherwise.
+#[derive(Debug, Default)]
+pub struct BrokerStats {
+    /// Messages received from the broker (embedded: publishes accepted).
+    pub messages: AtomicU64,
+    /// Payload bytes of [`BrokerStats::messages`].
+    pub message_bytes: AtomicU64,
+    /// Messages handed to at least one shard. A message for three shards counts once.
+    pub delivered: AtomicU64,
+    /// Messages that no shard wanted any more (or yet) when they arrived.
+    pub no_interest: AtomicU64,
+    /// Messages dropped because their payload was longer than the configured bound.
+    pub oversized: AtomicU64,
+    /// Messages dropped because their envelope could not be read.
+    pub malformed: AtomicU64,
+    /// Connections to the broker that were established after the first one.
+    pub reconnects: AtomicU64,
+    /// Times during which messages may have been missed: one for each lost subscriber connection.
+    pub gaps: AtomicU64,
+    /// Milliseconds of all gaps that are over, each from the last byte received before it to the
+    /// moment when every channel was confirmed again.
+    pub gap_ms: AtomicU64,
+    /// SUBSCRIBE commands written.
+    pub subscribe_batches: AtomicU64,
+    /// UNSUBSCRIBE commands written.
+    pub unsubscribe_batches: AtomicU64,
+    /// Subscribes that the broker did not confirm in time.
+    pub subscribe_timeouts: AtomicU64,
+    /// Channels that the broker refused to subscribe.
+    pub subscribe_refused: AtomicU64,
+    /// Channels that are confirmed now (a gauge).
+    pub subscribed_channels: AtomicU64,
+    /// Times at which the reader stopped reading because a shard's inbox had no room.
+    pub backpressure_waits: AtomicU64,
+    /// Publishes that succeeded.
+    pub publish_ok: AtomicU64,
+    /// Publishes that failed, for whatever reason.
+    pub publish_errors: AtomicU64,
+    /// From the call of publish to the broker's answer, for those that succeeded.
+    pub publish_latency: Latency,
+}
+
+/// A histogram of durations with buckets that double.
+#[derive(Debug, Default)]
+pub struct Latency {
+    /// Bucket `i` counts durations below `2^i` microseconds that no earlier bucket holds; the last one
+    /// counts everything longer as well.
+    pub buckets: [AtomicU64; LATENCY_BUCKETS],
+    /// The sum of all durations, in microseconds.
+    pub sum_us: AtomicU64,
+}
+
+impl Latency {
+    /// Counts one duration.
+    pub fn record(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        add(&self.buckets[bucket.min(LATENCY_BUCKETS - 1)], 1);
+        add(&self.sum_us, micros);
+    }
+
+    /// The upper bound of bucket `i`, exclusive, in microseconds.
+    pub const fn bound_us(i: usize) -> u64 {
+        1 << i
+    }
+}
+
+/// Adds to a counter. Counters order nothing, so relaxed is enough.
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    if n > 0 {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_counted_in_the_first_bucket_whose_bound_is_above_it() {
+        let latency = Latency::default();
+        for micros in [0, 1, 2, 3, 4, 1_000] {
+            latency.record(Duration::from_micros(micros));
+        }
+        latency.record(Duration::from_secs(100_000));
+        let counts: Vec<u64> = latency.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts[..4], [1, 1, 2, 1]);
+        assert_eq!(counts[10], 1, "1000 us is below 2^10");
+        assert_eq!(counts[LATENCY_BUCKETS - 1], 1, "the last bucket takes the rest");
+        assert_eq!(counts.iter().sum::<u64>(), 7);
+    }
+}
