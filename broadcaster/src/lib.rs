@@ -9,6 +9,8 @@
 //! - [`stats`]: what a broker counts;
 //! - [`embedded`]: the broker of a node that stands alone.
 
+#![forbid(unsafe_code)]
+
 pub mod broker;
 pub mod dispatch;
 pub mod embedded;

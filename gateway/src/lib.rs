@@ -1,3 +1,9 @@
 //! The gateway: listeners, shards, sessions, API, operators' port.
 
+pub mod admission;
+pub mod hub;
+pub mod origin;
+pub mod pressure;
+pub mod refusal;
+pub mod session;
 pub mod shard;

@@ -10,6 +10,8 @@
 //! A decoder answers any bytes with a value or an error: it does not panic, recurses only to a fixed depth, and
 //! allocates in proportion to bytes that are there, never to a length that the wire announces.
 
+#![forbid(unsafe_code)]
+
 pub mod code;
 pub mod codec;
 pub mod limits;

@@ -1,3 +1,293 @@
-//! The shard: one thread that owns its sessions.
+//! The shard: one thread that owns its sessions, and whatever it takes to serve them.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | here | the shard's state, and the order of things in a turn |
+//! | [`reactor`], `poller` | the thread, its runtime and clock; its epoll set: the only files here that do I/O |
+//! | [`inbox`] | the only way in from other threads |
+//! | `read` | bytes from a socket to commands |
+//! | `command` | a command's outcome: replies, subscriptions, publishes |
+//! | `deliver` | publications to sessions, in slices |
+//! | `write` | a turn's output to the sockets |
+//! | `close` | how connections end |
+//! | `timers` | what is due: pings, deadlines, drain |
+//! | [`connection`], [`slab`], [`wheel`], [`outbox`], [`palette`] | the parts |
+//! | [`stats`] | what is counted |
+//!
+//! Everything but the reactor is pure: sockets are a trait, time comes in as an argument.
+//!
+//! # A turn
+//!
+//! The reactor calls [`Shard::begin`] with the time, then [`Shard::ready`] for each socket with
+//! news, [`Shard::receive`] for each message of the inbox, and [`Shard::finish`], which serves
+//! what is due, hands publications to a slice of their subscribers and writes every marked socket
+//! once. If `finish` says that there is more, the next turn follows at once, after a look at the
+//! sockets.
 
+mod close;
+mod command;
+pub mod connection;
+mod deliver;
+pub mod entropy;
+pub mod inbox;
+pub mod outbox;
+pub mod palette;
+mod poller;
+pub mod reactor;
+mod read;
+pub mod slab;
+pub mod socket;
 pub mod stats;
+mod timers;
+pub mod wheel;
+mod write;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidegate_broadcaster::{Broker, PublishFuture, ShardId};
+
+use crate::admission::Permit;
+use crate::hub::Hub;
+use crate::hub::fanout::Fanout;
+use crate::origin::Origins;
+use crate::session::Session;
+use crate::session::settings::Settings;
+use connection::{Connection, Phase, Watch};
+use entropy::Entropy;
+use inbox::{Inbox, Message};
+use palette::{Cell, Palette};
+use slab::{Key, Slab};
+use socket::Socket;
+use stats::ShardStats;
+use timers::Drain;
+use wheel::{TICK_MS, Tick, Wheel};
+
+/// The bytes read from a socket at once.
+const SCRATCH: usize = 64 * 1024;
+
+/// What a shard needs to know and to reach.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The shard's number.
+    pub id: ShardId,
+    /// What sessions are allowed.
+    pub settings: Arc<Settings>,
+    /// The path of the WebSocket endpoint; `None`: there is none.
+    pub websocket_path: Option<String>,
+    /// Whose pages may open a WebSocket.
+    pub origins: Arc<Origins>,
+    /// How long output is collected before it is written; zero: until the end of the turn.
+    pub flush_interval: Duration,
+    /// When the shard starts: tick zero.
+    pub start: Instant,
+    /// The time of day at `start`, in milliseconds since 1970.
+    pub start_unix_ms: i64,
+}
+
+/// A request that is no WebSocket, with what has been read of it.
+#[derive(Debug)]
+pub struct HandOff<S> {
+    /// The socket.
+    pub socket: S,
+    /// The bytes read so far.
+    pub bytes: Bytes,
+    /// The place on the node.
+    pub permit: Permit,
+}
+
+/// What a turn leaves for the reactor to do.
+pub struct Tasks<S> {
+    /// Connections whose [`Connection::wanted`] is not what is watched any more.
+    pub rewatch: Vec<Key>,
+    /// Requests for the HTTP server.
+    pub hand_offs: Vec<HandOff<S>>,
+    /// Publishes by clients: connection, command, and the broker's answer to be awaited.
+    pub publishes: Vec<(Key, u32, PublishFuture)>,
+}
+
+impl<S> Default for Tasks<S> {
+    fn default() -> Self {
+        Self { rewatch: Vec::new(), hand_offs: Vec::new(), publishes: Vec::new() }
+    }
+}
+
+/// A shard.
+pub struct Shard<S> {
+    setup: Setup,
+    broker: Arc<dyn Broker>,
+    inbox: Arc<Inbox<S>>,
+    stats: Arc<ShardStats>,
+    entropy: Entropy,
+    connections: Slab<Connection<S>>,
+    hub: Hub,
+    fanout: Fanout<[Option<Cell>; 3]>,
+    palette: Palette,
+    wheel: Wheel,
+    /// Connections with marks, in the order in which they were first marked.
+    dirty: Vec<u32>,
+    /// Stalled connections that can go on.
+    resume: Vec<Key>,
+    /// Connections whose queue waits for the flush interval.
+    delayed: Vec<Key>,
+    /// When the next flush is due, if one is.
+    next_flush: Option<Instant>,
+    drain: Option<Drain>,
+    /// What a socket's bytes are read into; no idle connection has a buffer of its own.
+    scratch: Vec<u8>,
+    /// A message before its frame header is known.
+    encoding: Vec<u8>,
+    now: Instant,
+    tick: Tick,
+    /// What the turn leaves for the reactor.
+    pub tasks: Tasks<S>,
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard without connections.
+    pub fn new(
+        setup: Setup,
+        broker: Arc<dyn Broker>,
+        inbox: Arc<Inbox<S>>,
+        stats: Arc<ShardStats>,
+        entropy: Entropy,
+    ) -> Self {
+        Self {
+            now: setup.start,
+            tick: 0,
+            setup,
+            broker,
+            inbox,
+            stats,
+            entropy,
+            connections: Slab::default(),
+            hub: Hub::default(),
+            fanout: Fanout::default(),
+            palette: Palette::default(),
+            wheel: Wheel::default(),
+            dirty: Vec::new(),
+            resume: Vec::new(),
+            delayed: Vec::new(),
+            next_flush: None,
+            drain: None,
+            scratch: vec![0; SCRATCH],
+            encoding: Vec::new(),
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// Begins a turn.
+    pub fn begin(&mut self, now: Instant) {
+        self.now = now;
+        self.tick = (now.saturating_duration_since(self.setup.start).as_millis() / u128::from(TICK_MS)) as Tick;
+    }
+
+    /// Takes in a message of the inbox.
+    pub fn receive(&mut self, message: Message<S>) {
+        match message {
+            Message::Accepted { socket, permit, raw } => self.accept(socket, permit, raw),
+            Message::Broker(event) => self.broker_event(event),
+            Message::Published { session, command, result } => self.published(session, command, result),
+            Message::Drain(over) => self.start_drain(over),
+            Message::Evict(bytes) => self.evict(bytes),
+            Message::Inspect(look) => look(&self.hub),
+        }
+    }
+
+    fn accept(&mut self, socket: S, mut permit: Permit, raw: bool) {
+        let timing = &self.setup.settings.timing;
+        let (phase, deadline) = if raw {
+            permit.established();
+            (Phase::Open(stats::Wire::TcpProtobuf), self.tick + timing.stale_close_delay)
+        } else {
+            self.stats.handshaking.add(1);
+            (Phase::Http, self.tick + timing.handshake_timeout)
+        };
+        let key = self.connections.insert(Connection {
+            socket,
+            permit,
+            session: Session::new(self.tick, false),
+            assembler: Default::default(),
+            input: None,
+            outbox: None,
+            marks: Default::default(),
+            armed: 0,
+            deadline,
+            phase,
+            watched: Watch::default(),
+            stalled: false,
+            delayed: false,
+            write_closed: false,
+        });
+        if let Phase::Open(wire) = phase {
+            self.count_open(wire);
+        }
+        self.arm(key, deadline);
+        self.tasks.rewatch.push(key);
+    }
+
+    fn count_open(&self, wire: stats::Wire) {
+        self.stats.connections[wire as usize].add(1);
+        self.stats.opened[wire as usize].add(1);
+    }
+
+    /// Ends a turn: serves what is due, then writes. Answers whether there is more to do at once.
+    pub fn finish(&mut self) -> bool {
+        for key in std::mem::take(&mut self.resume) {
+            self.resume(key);
+        }
+        self.expire();
+        self.drain_some();
+        self.fan_out();
+        self.flush_marked();
+        self.flush_delayed();
+        self.stats.inbox_bytes.set(self.inbox.bytes() as u64);
+        self.fanout.ready() > 0 || !self.resume.is_empty()
+    }
+
+    /// Notes when the turn's writing ended, for the latency histogram, and forgets the turn's output.
+    pub fn end(&mut self, now: Instant) {
+        for (received, sessions) in self.palette.sent.drain(..) {
+            let nanoseconds = now.saturating_duration_since(received).as_nanos();
+            self.stats.latency.record(nanoseconds.try_into().unwrap_or(u64::MAX), u64::from(sessions));
+        }
+        self.palette.clear();
+    }
+
+    /// When the shard has to have a turn even if nothing happens.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let due = self.wheel.next_due().map(|tick| self.setup.start + Duration::from_millis(u64::from(tick) * TICK_MS));
+        let draining = self.drain.as_ref().map(|_| self.now + Duration::from_millis(TICK_MS));
+        [due, draining, self.next_flush].into_iter().flatten().min()
+    }
+
+    /// The connection, for the reactor, which watches its socket.
+    pub fn connection(&mut self, key: Key) -> Option<&mut Connection<S>> {
+        self.connections.get_mut(key)
+    }
+
+    /// Whether no connection is left.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Arms the wheel for a connection.
+    fn arm(&mut self, key: Key, deadline: Tick) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.armed = self.wheel.arm(key, deadline);
+        }
+    }
+
+    /// Has the reactor look at what the connection wants, if that has changed.
+    fn rewatch(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get(key)
+            && connection.wanted() != connection.watched
+        {
+            self.tasks.rewatch.push(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,11 @@ impl Count {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
+    /// Replaces, for gauges. Only the owning shard's thread may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// Reads, from any thread.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -195,6 +200,14 @@ pub struct ShardStats {
     pub disconnects: [Count; DisconnectCode::ALL.len()],
     /// Connections that the client or the network ended.
     pub closed_by_peer: Count,
+    /// HTTP requests that were refused before they were WebSockets: malformed, too slow, a foreign origin.
+    pub refused_requests: Count,
+    /// Connections ended because a frame broke the rules of WebSocket.
+    pub broken_frames: Count,
+    /// Sessions evicted under memory pressure.
+    pub evicted: Count,
+    /// Pings sent.
+    pub pings: Count,
     /// Pongs that came later than the lag threshold.
     pub lagging: Count,
     /// Turns of the loop that had something to do.
@@ -230,6 +243,10 @@ impl Default for ShardStats {
             latency: Histogram::new(&LATENCY_BOUNDS),
             disconnects: std::array::from_fn(|_| Count::default()),
             closed_by_peer: Count::default(),
+            refused_requests: Count::default(),
+            broken_frames: Count::default(),
+            evicted: Count::default(),
+            pings: Count::default(),
             lagging: Count::default(),
             turns: Count::default(),
             busy: Count::default(),

@@ -1,0 +1,323 @@
+//! Who may come in: caps on connections, per address, on handshakes at once, and on their rate.
+//!
+//! Every accepted socket holds a [`Permit`] for as long as it lives, wherever it goes. Refusing is
+//! cheap, and says when to come back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use tidegate_broadcaster::ShardId;
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// The node has as many connections as it may (`client.connection_limit`).
+    NodeLimit,
+    /// The address has as many as it may (`client.address_connection_limit`).
+    AddressLimit,
+    /// More came in this second than may (`client.connection_rate_limit`).
+    Rate,
+    /// Memory is short (`memory.refuse_at`).
+    Memory,
+    /// Too many handshakes are under way (`client.handshake_limit`).
+    HandshakeLimit,
+    /// The node is shutting down.
+    Draining,
+}
+
+impl RefusalReason {
+    /// Every reason, in the order of [`Refusals`].
+    pub const ALL: [Self; 6] =
+        [Self::NodeLimit, Self::AddressLimit, Self::Rate, Self::Memory, Self::HandshakeLimit, Self::Draining];
+
+    /// The `reason` label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NodeLimit => "node_limit",
+            Self::AddressLimit => "address_limit",
+            Self::Rate => "rate",
+            Self::Memory => "memory",
+            Self::HandshakeLimit => "handshake_limit",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Seconds after which trying again makes sense.
+    pub fn retry_after(self) -> u32 {
+        match self {
+            Self::Rate | Self::HandshakeLimit => 1,
+            Self::Draining => 2,
+            Self::Memory => 5,
+            Self::NodeLimit | Self::AddressLimit => 10,
+        }
+    }
+}
+
+/// The bounds. Zero switches one off, except the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// Connections on the node.
+    pub connections: usize,
+    /// Connections from one address.
+    pub per_address: u32,
+    /// New connections in a second.
+    pub rate: u32,
+    /// Handshakes at once.
+    pub handshakes: usize,
+}
+
+/// The node's door.
+#[derive(Debug)]
+pub struct Admission {
+    caps: Caps,
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    /// Connections by shard: the next one goes to the shard with the fewest.
+    shards: Box<[AtomicUsize]>,
+    addresses: DashMap<IpAddr, u32, foldhash::fast::RandomState>,
+    started: Instant,
+    /// The second that `in_second` counts.
+    second: AtomicU64,
+    in_second: AtomicU32,
+    refused: [AtomicU64; RefusalReason::ALL.len()],
+    memory_short: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Admission {
+    /// A door with nobody inside.
+    pub fn new(caps: Caps, shards: usize, now: Instant) -> Self {
+        Self {
+            caps,
+            connections: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            shards: (0..shards.max(1)).map(|_| AtomicUsize::new(0)).collect(),
+            addresses: DashMap::default(),
+            started: now,
+            second: AtomicU64::new(0),
+            in_second: AtomicU32::new(0),
+            refused: Default::default(),
+            memory_short: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets a connection in, or says why not (and counts it).
+    ///
+    /// # Errors
+    /// The reason to refuse.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
+        self.check(address, now).inspect_err(|reason| {
+            let place = RefusalReason::ALL.iter().position(|other| other == reason).unwrap_or_default();
+            self.refused[place].fetch_add(1, Relaxed);
+        })
+    }
+
+    fn check(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
+        if self.draining.load(Relaxed) {
+            return Err(RefusalReason::Draining);
+        }
+        if self.memory_short.load(Relaxed) {
+            return Err(RefusalReason::Memory);
+        }
+        if self.connections.load(Relaxed) >= self.caps.connections {
+            return Err(RefusalReason::NodeLimit);
+        }
+        if self.caps.handshakes > 0 && self.handshakes.load(Relaxed) >= self.caps.handshakes {
+            return Err(RefusalReason::HandshakeLimit);
+        }
+        if self.caps.rate > 0 && !self.within_rate(now) {
+            return Err(RefusalReason::Rate);
+        }
+        let counted = self.caps.per_address > 0;
+        if counted {
+            let mut here = self.addresses.entry(address).or_insert(0);
+            if *here >= self.caps.per_address {
+                return Err(RefusalReason::AddressLimit);
+            }
+            *here += 1;
+        }
+        let shard = self.least_loaded();
+        self.connections.fetch_add(1, Relaxed);
+        self.handshakes.fetch_add(1, Relaxed);
+        self.shards[usize::from(shard)].fetch_add(1, Relaxed);
+        Ok(Permit {
+            admission: Arc::clone(self),
+            address: counted.then(|| Box::new(address)),
+            shard,
+            handshaking: true,
+        })
+    }
+
+    /// Counts by whole seconds. Only the listeners' runtime calls this, so that two threads at
+    /// the edge of a second may let a few too many in, and nothing worse.
+    fn within_rate(&self, now: Instant) -> bool {
+        let second = now.saturating_duration_since(self.started).as_secs();
+        if self.second.swap(second, Relaxed) != second {
+            self.in_second.store(0, Relaxed);
+        }
+        self.in_second.fetch_add(1, Relaxed) < self.caps.rate
+    }
+
+    fn least_loaded(&self) -> ShardId {
+        let fewest = self.shards.iter().enumerate().min_by_key(|(_, count)| count.load(Relaxed));
+        fewest.map_or(0, |(shard, _)| shard as ShardId)
+    }
+
+    /// Refuses everybody while memory is short.
+    pub fn set_memory_short(&self, short: bool) {
+        self.memory_short.store(short, Relaxed);
+    }
+
+    /// Whether memory is short.
+    pub fn is_memory_short(&self) -> bool {
+        self.memory_short.load(Relaxed)
+    }
+
+    /// Refuses everybody from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Whether the node is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// The most connections there may be.
+    pub fn connection_limit(&self) -> usize {
+        self.caps.connections
+    }
+
+    /// Refusals since the start.
+    pub fn refused(&self, reason: RefusalReason) -> u64 {
+        let place = RefusalReason::ALL.iter().position(|other| *other == reason).unwrap_or_default();
+        self.refused[place].load(Relaxed)
+    }
+}
+
+/// A place on the node. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    /// Boxed because the cap that needs it is off by default, and every connection has a permit.
+    address: Option<Box<IpAddr>>,
+    shard: ShardId,
+    handshaking: bool,
+}
+
+impl Permit {
+    /// The shard that the connection belongs to.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The handshake is over.
+    pub fn established(&mut self) {
+        if std::mem::take(&mut self.handshaking) {
+            self.admission.handshakes.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.established();
+        self.admission.connections.fetch_sub(1, Relaxed);
+        self.admission.shards[usize::from(self.shard)].fetch_sub(1, Relaxed);
+        if let Some(address) = self.address.take() {
+            self.admission.addresses.remove_if_mut(&address, |_, count| {
+                *count = count.saturating_sub(1);
+                *count == 0
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+    fn door(caps: Caps) -> (Arc<Admission>, Instant) {
+        let now = Instant::now();
+        (Arc::new(Admission::new(caps, 2, now)), now)
+    }
+
+    const OPEN: Caps = Caps { connections: 100, per_address: 0, rate: 0, handshakes: 0 };
+
+    #[test]
+    fn the_node_has_a_cap_and_a_place_comes_back() {
+        let (door, now) = door(Caps { connections: 2, ..OPEN });
+        let first = door.admit(HOME, now).unwrap();
+        let _second = door.admit(HOME, now).unwrap();
+        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::NodeLimit);
+        drop(first);
+        assert!(door.admit(HOME, now).is_ok());
+        assert_eq!(door.refused(RefusalReason::NodeLimit), 1);
+    }
+
+    #[test]
+    fn an_address_has_a_cap_of_its_own() {
+        let (door, now) = door(Caps { per_address: 1, ..OPEN });
+        let first = door.admit(HOME, now).unwrap();
+        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::AddressLimit);
+        assert!(door.admit(AWAY, now).is_ok());
+        drop(first);
+        assert!(door.admit(HOME, now).is_ok());
+        assert!(door.addresses.is_empty(), "an address without connections is forgotten");
+    }
+
+    #[test]
+    fn handshakes_at_once_have_a_cap() {
+        let (door, now) = door(Caps { handshakes: 1, ..OPEN });
+        let mut first = door.admit(HOME, now).unwrap();
+        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::HandshakeLimit);
+        first.established();
+        let second = door.admit(HOME, now).unwrap();
+        drop(second);
+        assert!(door.admit(HOME, now).is_ok(), "a handshake that failed counts no more");
+    }
+
+    #[test]
+    fn a_second_lets_in_only_so_many() {
+        let (door, now) = door(Caps { rate: 2, ..OPEN });
+        let admitted = (0..5).filter(|_| door.admit(HOME, now).is_ok()).count();
+        assert_eq!(admitted, 2);
+        assert!(door.admit(HOME, now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn a_connection_goes_to_the_shard_with_the_fewest() {
+        let (door, now) = door(OPEN);
+        let first = door.admit(HOME, now).unwrap();
+        let second = door.admit(HOME, now).unwrap();
+        assert_ne!(first.shard(), second.shard());
+        let free = first.shard();
+        drop(first);
+        assert_eq!(door.admit(HOME, now).unwrap().shard(), free);
+    }
+
+    #[test]
+    fn short_memory_and_draining_refuse_everybody() {
+        let (door, now) = door(OPEN);
+        door.set_memory_short(true);
+        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::Memory);
+        door.set_memory_short(false);
+        assert!(door.admit(HOME, now).is_ok());
+        door.drain();
+        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::Draining);
+    }
+}

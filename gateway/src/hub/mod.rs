@@ -1,0 +1,228 @@
+//! The hub: who listens to what, on one shard. Pure.
+//!
+//! - here: channels, their subscribers, and who still waits for the broker's confirmation;
+//! - [`fanout`]: which publications go to whom next, in slices.
+//!
+//! A subscription is known from both sides, so that either can find the other without a search:
+//! the channel's list holds the session and the place in the session's list, the session's list
+//! holds the channel and the place in the channel's list.
+
+pub mod fanout;
+
+use std::collections::HashMap;
+
+use tidegate_broadcaster::Channel;
+
+use crate::shard::slab::Key;
+
+/// A channel's number on its shard; used again after the channel is gone.
+pub type ChannelId = u32;
+
+/// One end of a subscription, in the channel's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The session's slot in the slab. The session leaves the list before it leaves the slab.
+    pub session: u32,
+    /// The subscription's place in the session's list.
+    pub place: u32,
+}
+
+/// Where a subscription went when another one was taken out of a channel's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose subscription it is.
+    pub subscriber: Subscriber,
+    /// Its new place in the channel's list.
+    pub position: u32,
+}
+
+/// A session that waits for a channel to be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiter {
+    /// The session.
+    pub session: Key,
+    /// The id of its subscribe command.
+    pub command: u32,
+}
+
+/// Whether a channel is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The broker has confirmed it.
+    Live,
+    /// The broker has been asked.
+    Pending,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Channel,
+    status: Status,
+    subscribers: Vec<Subscriber>,
+    /// Where the fan-out in progress stands: subscribers below it are still to be visited.
+    cursor: u32,
+}
+
+/// A shard's channels.
+#[derive(Debug, Default)]
+pub struct Hub {
+    ids: HashMap<Channel, ChannelId, foldhash::fast::RandomState>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<ChannelId>,
+    /// Apart from the entries, because few channels have any, and only for a moment.
+    waiters: rustc_hash::FxHashMap<ChannelId, Vec<Waiter>>,
+}
+
+impl Hub {
+    /// The channel of this name, if the shard has it.
+    pub fn find(&self, name: &str) -> Option<ChannelId> {
+        self.ids.get(name).copied()
+    }
+
+    /// The channel's name.
+    pub fn name(&self, id: ChannelId) -> Option<&Channel> {
+        self.entry(id).map(|entry| &entry.name)
+    }
+
+    /// Whether the channel is live; `None` where the shard does not have it.
+    pub fn status(&self, id: ChannelId) -> Option<Status> {
+        self.entry(id).map(|entry| entry.status)
+    }
+
+    /// The number of channels.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Channels with their numbers of subscribers.
+    pub fn channels(&self) -> impl Iterator<Item = (&Channel, usize)> {
+        self.entries.iter().flatten().map(|entry| (&entry.name, entry.subscribers.len()))
+    }
+
+    /// Adds a channel that the shard does not have.
+    pub fn open(&mut self, name: Channel, status: Status) -> ChannelId {
+        debug_assert!(self.find(&name).is_none(), "a channel is opened once");
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            (self.entries.len() - 1) as ChannelId
+        });
+        self.entries[id as usize] =
+            Some(Entry { name: Channel::clone(&name), status, subscribers: Vec::new(), cursor: 0 });
+        self.ids.insert(name, id);
+        id
+    }
+
+    /// Removes a channel that has neither subscribers nor waiters, and answers its name.
+    pub fn close(&mut self, id: ChannelId) -> Option<Channel> {
+        debug_assert!(self.is_unused(id), "a channel in use stays");
+        let entry = self.entries.get_mut(id as usize)?.take()?;
+        self.ids.remove(&entry.name);
+        self.free.push(id);
+        Some(entry.name)
+    }
+
+    /// Whether the channel has neither subscribers nor waiters.
+    pub fn is_unused(&self, id: ChannelId) -> bool {
+        self.entry(id).is_none_or(|entry| entry.subscribers.is_empty()) && !self.waiters.contains_key(&id)
+    }
+
+    /// Notes that a session waits for the channel.
+    pub fn wait(&mut self, id: ChannelId, waiter: Waiter) {
+        self.waiters.entry(id).or_default().push(waiter);
+    }
+
+    /// The broker has answered: the channel is live, or is about to be closed. Answers who waited.
+    pub fn settle(&mut self, id: ChannelId) -> Vec<Waiter> {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.status = Status::Live;
+        }
+        self.waiters.remove(&id).unwrap_or_default()
+    }
+
+    /// Adds a subscriber and answers its place in the channel's list. A fan-out in progress does
+    /// not visit it: it came after those publications.
+    pub fn subscribe(&mut self, id: ChannelId, subscriber: Subscriber) -> u32 {
+        let Some(entry) = self.entry_mut(id) else {
+            debug_assert!(false, "subscribers join channels that exist");
+            return 0;
+        };
+        if entry.subscribers.is_empty() {
+            entry.subscribers.reserve_exact(1); // most channels of a large node have one
+        }
+        entry.subscribers.push(subscriber);
+        (entry.subscribers.len() - 1) as u32
+    }
+
+    /// Takes the subscriber at `position` out. Up to two others move into other places.
+    ///
+    /// A fan-out in progress still visits every other subscriber exactly once: the list is in two
+    /// parts, not visited and visited, and each part closes its own gap.
+    pub fn unsubscribe(&mut self, id: ChannelId, position: u32) -> [Option<Moved>; 2] {
+        let Some(entry) = self.entry_mut(id) else { return [None, None] };
+        let mut gap = position as usize;
+        if gap >= entry.subscribers.len() {
+            debug_assert!(false, "a subscription knows its place");
+            return [None, None];
+        }
+        let mut moved = [None, None];
+        if gap < entry.cursor as usize {
+            entry.cursor -= 1;
+            let last = entry.cursor as usize;
+            if gap != last {
+                entry.subscribers.swap(gap, last);
+                moved[0] = Some(Moved { subscriber: entry.subscribers[gap], position: gap as u32 });
+                gap = last;
+            }
+        }
+        entry.subscribers.swap_remove(gap);
+        moved[1] = entry.subscribers.get(gap).map(|subscriber| Moved { subscriber: *subscriber, position: gap as u32 });
+        if entry.subscribers.len() * 4 < entry.subscribers.capacity() {
+            entry.subscribers.shrink_to(entry.subscribers.len() * 2);
+        }
+        moved
+    }
+
+    /// A session's list has been reordered: the subscription at `position` is now at `place` there.
+    pub fn relocate(&mut self, id: ChannelId, position: u32, place: u32) {
+        if let Some(subscriber) = self.entry_mut(id).and_then(|entry| entry.subscribers.get_mut(position as usize)) {
+            subscriber.place = place;
+        }
+    }
+
+    /// Starts a fan-out: every subscriber of now is to be visited. Answers how many there are.
+    pub fn begin_visit(&mut self, id: ChannelId) -> usize {
+        let Some(entry) = self.entry_mut(id) else { return 0 };
+        entry.cursor = entry.subscribers.len() as u32;
+        entry.subscribers.len()
+    }
+
+    /// The next subscribers to visit, at most `most`; empty when the fan-out is done.
+    pub fn visit(&mut self, id: ChannelId, most: usize) -> &[Subscriber] {
+        let Some(entry) = self.entry_mut(id) else { return &[] };
+        let end = entry.cursor as usize;
+        let start = end.saturating_sub(most);
+        entry.cursor = start as u32;
+        &entry.subscribers[start..end]
+    }
+
+    /// Whether a fan-out has subscribers left to visit.
+    pub fn is_visiting(&self, id: ChannelId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.cursor > 0)
+    }
+
+    fn entry(&self, id: ChannelId) -> Option<&Entry> {
+        self.entries.get(id as usize)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: ChannelId) -> Option<&mut Entry> {
+        self.entries.get_mut(id as usize)?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests;

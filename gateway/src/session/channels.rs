@@ -1,0 +1,123 @@
+//! The commands that name a channel: subscribe, unsubscribe, publish, sub_refresh.
+//!
+//! The order of the checks is the protocol's: a client that breaks several rules gets the code
+//! that other servers would give.
+
+use tidegate_protocol::code::{DisconnectCode, ErrorCode};
+use tidegate_protocol::message::{
+    ClientInfo, Publication, PublishRequest, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest,
+};
+
+use super::settings::{ChannelOptions, DataFormat};
+use super::{Outcome, Session, View, error_reply};
+
+impl Session {
+    pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest, view: &View<'_>) -> Outcome {
+        if request.channel.is_empty() {
+            return Outcome::Disconnect(DisconnectCode::BadRequest);
+        }
+        if let Err(code) = self.has_room_for(&request.channel, view) {
+            return Outcome::Reply(error_reply(id, code));
+        }
+        if !matches!(request.delta.as_str(), "" | "fossil") {
+            return Outcome::Disconnect(DisconnectCode::BadRequest);
+        }
+        match self.may_subscribe(&request, view) {
+            Ok(()) => Outcome::Subscribe { id, channel: request.channel },
+            Err(code) => Outcome::Reply(error_reply(id, code)),
+        }
+    }
+
+    fn has_room_for(&self, channel: &str, view: &View<'_>) -> Result<(), ErrorCode> {
+        let settings = view.settings;
+        settings.channels.check_name(channel)?;
+        if view.hub.find(channel).is_some_and(|known| self.place(known).is_some()) {
+            return Err(ErrorCode::AlreadySubscribed);
+        }
+        if self.subscriptions().len() >= settings.channel_limit {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        settings.channels.namespace(channel).map(|_| ())
+    }
+
+    fn may_subscribe(&self, request: &SubscribeRequest, view: &View<'_>) -> Result<(), ErrorCode> {
+        let settings = view.settings;
+        let channel = request.channel.as_str();
+        let options = settings.channels.namespace(channel)?;
+        // Filters have to be allowed by the namespace, and no namespace can allow them yet.
+        if request.tf.is_some() {
+            return Err(ErrorCode::BadRequest);
+        }
+        // Only stream subscriptions exist.
+        if request.r#type != 0 {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        if settings.insecure {
+            return Ok(());
+        }
+        // A token would decide alone, but none can be verified yet.
+        let needs_more = !request.token.is_empty()
+            || settings.channels.is_private(channel)
+            || settings.channels.is_user_limited(channel);
+        let allowed =
+            options.allow_subscribe_for_client && (!self.user().is_empty() || options.allow_subscribe_for_anonymous);
+        if needs_more || !allowed { Err(ErrorCode::PermissionDenied) } else { Ok(()) }
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: u32, request: &UnsubscribeRequest, view: &View<'_>) -> Outcome {
+        if request.channel.is_empty() {
+            return Outcome::Disconnect(DisconnectCode::BadRequest);
+        }
+        let channel = view.hub.find(&request.channel).filter(|channel| self.place(*channel).is_some());
+        Outcome::Unsubscribe { id, channel }
+    }
+
+    pub(super) fn publish(&mut self, id: u32, request: PublishRequest, view: &View<'_>) -> Outcome {
+        if request.channel.is_empty() {
+            return Outcome::Disconnect(DisconnectCode::BadRequest);
+        }
+        if let Err(code) = self.may_publish(&request, view) {
+            return Outcome::Reply(error_reply(id, code));
+        }
+        let info = ClientInfo { user: self.user().into(), client: self.client().to_string(), ..ClientInfo::default() };
+        let publication = Publication { data: request.data, info: Some(info), ..Publication::default() };
+        Outcome::Publish { id, channel: request.channel, publication }
+    }
+
+    fn may_publish(&self, request: &PublishRequest, view: &View<'_>) -> Result<(), ErrorCode> {
+        let settings = view.settings;
+        let options = settings.channels.options(&request.channel)?;
+        let fits = match options.data_format {
+            DataFormat::Binary => true,
+            DataFormat::Any => !request.data.is_empty(),
+            DataFormat::Json => serde_json::from_slice::<serde::de::IgnoredAny>(&request.data).is_ok(),
+        };
+        // Keyed (map) publications need a namespace that keeps a map: there is none yet.
+        if !fits || request.r#type != 0 {
+            return Err(ErrorCode::BadRequest);
+        }
+        if settings.insecure || self.may_publish_as_client(options) {
+            return Ok(());
+        }
+        let subscribed = || {
+            let place = view.hub.find(&request.channel).and_then(|channel| self.place(channel));
+            place.is_some_and(|place| self.subscriptions()[place].position().is_some())
+        };
+        if options.allow_publish_for_subscriber && subscribed() { Ok(()) } else { Err(ErrorCode::PermissionDenied) }
+    }
+
+    fn may_publish_as_client(&self, options: &ChannelOptions) -> bool {
+        options.allow_publish_for_client && (!self.user().is_empty() || options.allow_publish_for_anonymous)
+    }
+
+    /// No subscription expires yet, so there is nothing to refresh.
+    pub(super) fn sub_refresh(&mut self, id: u32, request: &SubRefreshRequest, view: &View<'_>) -> Outcome {
+        if request.channel.is_empty() {
+            return Outcome::Disconnect(DisconnectCode::BadRequest);
+        }
+        let subscribed = view.hub.find(&request.channel).and_then(|channel| self.place(channel)).is_some();
+        let code =
+            if subscribed && request.token.is_empty() { ErrorCode::BadRequest } else { ErrorCode::PermissionDenied };
+        Outcome::Reply(error_reply(id, code))
+    }
+}

@@ -1,0 +1,115 @@
+//! The shard's epoll set, which the thread's tokio runtime watches.
+//!
+//! The one module with `unsafe` code: a single call, to register a descriptor with the runtime.
+#![allow(unsafe_code, reason = "tokio offers no safe way to watch a descriptor; the SAFETY note argues the one call")]
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{Timespec, epoll};
+use tokio::io::unix::AsyncFd;
+
+use super::connection::Watch;
+use super::slab::Key;
+
+/// Sockets looked at in one turn. The others' news waits in the kernel until the next one.
+const EVENTS: usize = 1024;
+
+/// News of one socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ready {
+    /// Whose it is.
+    pub(super) key: Key,
+    /// There is something to read.
+    pub(super) input: bool,
+    /// There is room to write.
+    pub(super) output: bool,
+    /// The connection is broken, or the peer writes no more.
+    pub(super) gone: bool,
+}
+
+/// An epoll set inside a tokio runtime.
+pub(super) struct Poller {
+    epoll: AsyncFd<OwnedFd>,
+    events: Vec<epoll::Event>,
+}
+
+impl Poller {
+    /// An empty set, watched by the runtime that this is called in.
+    ///
+    /// # Errors
+    /// Where the system gives no descriptor.
+    pub(super) fn new() -> io::Result<Self> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // SAFETY: the AsyncFd owns the descriptor, hands it out by shared reference only, and
+        // nothing here replaces, duplicates or closes it before the AsyncFd is dropped.
+        let epoll = unsafe { AsyncFd::register(set) }.map_err(io::Error::from)?;
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS) })
+    }
+
+    /// Waits until some socket may have news.
+    ///
+    /// # Errors
+    /// Where the runtime is shutting down.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        // Not drained here: `ready` may leave some for the next turn. A set that turns out to be
+        // empty clears the mark there.
+        self.epoll.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Which sockets have news, without waiting; at most [`EVENTS`] of them.
+    ///
+    /// # Errors
+    /// Where the system refuses the look.
+    pub(super) fn ready(&mut self) -> io::Result<impl Iterator<Item = Ready> + '_> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let events = &mut self.events;
+        events.clear();
+        // `try_io` tells the runtime when the set was found empty, so that it waits for its next edge.
+        let mut look =
+            |set: &OwnedFd| match epoll::wait(set, rustix::buffer::spare_capacity(&mut *events), Some(&at_once)) {
+                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+                Err(error) => Err(io::Error::from(error)),
+            };
+        match self.epoll.try_io(tokio::io::Interest::READABLE, |set| look(set)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.events.iter().map(|event| {
+            let flags = event.flags;
+            Ready {
+                key: Key::from_bits(event.data.u64()),
+                input: flags.contains(epoll::EventFlags::IN),
+                output: flags.contains(epoll::EventFlags::OUT),
+                gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR | epoll::EventFlags::RDHUP),
+            }
+        }))
+    }
+
+    /// Watches a socket for `wanted` from now on, and always for its end.
+    ///
+    /// # Errors
+    /// Where the system has no room for the socket.
+    pub(super) fn watch(&self, socket: &TcpStream, key: Key, watched: Watch, wanted: Watch) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::RDHUP;
+        flags.set(epoll::EventFlags::IN, wanted.input);
+        flags.set(epoll::EventFlags::OUT, wanted.output);
+        let data = epoll::EventData::new_u64(key.to_bits());
+        let set = self.epoll.get_ref();
+        if watched.known {
+            epoll::modify(set, socket, data, flags)?;
+        } else {
+            epoll::add(set, socket, data, flags)?;
+        }
+        Ok(())
+    }
+
+    /// Watches a socket no more. One that was never watched is fine.
+    pub(super) fn forget(&self, socket: &TcpStream) {
+        let _ = epoll::delete(self.epoll.get_ref(), socket);
+    }
+}

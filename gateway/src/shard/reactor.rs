@@ -1,0 +1,177 @@
+//! The shard's thread: a tokio runtime for one thread, with one epoll set of the shard's own.
+//!
+//! tokio watches the epoll set's descriptor; when that is readable, the set is asked, without
+//! waiting, which sockets have news. A socket so costs an epoll entry and its place in the slab,
+//! where a task would cost 650 bytes.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_broadcaster::PublishFuture;
+use tokio::sync::{mpsc, watch};
+
+use super::connection::Watch;
+use super::entropy::Entropy;
+use super::inbox::{Inbox, Message};
+use super::poller::{Poller, Ready};
+use super::slab::Key;
+use super::stats::ShardStats;
+use super::{HandOff, Setup, Shard};
+
+/// What a shard's thread is given.
+pub struct Reactor {
+    /// What the shard needs to know.
+    pub setup: Setup,
+    /// The broker.
+    pub broker: Arc<dyn tidegate_broadcaster::Broker>,
+    /// The way in.
+    pub inbox: Arc<Inbox<TcpStream>>,
+    /// What is counted.
+    pub stats: Arc<ShardStats>,
+    /// Where requests that are no WebSockets go.
+    pub http: mpsc::Sender<HandOff<TcpStream>>,
+    /// Where answers of the broker are awaited.
+    pub runtime: tokio::runtime::Handle,
+    /// `true`: the thread ends, as soon as no connection is left or at once (see [`Stop`]).
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// How the thread is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It goes on.
+    No,
+    /// It ends when no connection is left.
+    WhenEmpty,
+    /// It ends now.
+    Now,
+}
+
+/// Runs a shard until it is told to stop.
+///
+/// # Errors
+/// Where the system gives no runtime or no epoll set.
+pub fn run(reactor: Reactor) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(reactor.serve())
+}
+
+impl Reactor {
+    async fn serve(mut self) -> std::io::Result<()> {
+        let mut poller = Poller::new()?;
+        let entropy = Entropy::new(fill_random);
+        let mut shard = Shard::new(
+            self.setup.clone(),
+            Arc::clone(&self.broker),
+            Arc::clone(&self.inbox),
+            Arc::clone(&self.stats),
+            entropy,
+        );
+        let mut messages: Vec<Message<TcpStream>> = Vec::new();
+        let mut more = false;
+        loop {
+            if more {
+                // Lets the runtime's own driver run; the sockets are looked at below all the same.
+                tokio::task::yield_now().await;
+            } else {
+                self.wait(&poller, shard.next_wake()).await?;
+            }
+            let began = Instant::now();
+            shard.begin(began);
+            for Ready { key, input, output, gone } in poller.ready()? {
+                shard.ready(key, input, output, gone);
+            }
+            messages = self.inbox.take(messages);
+            for message in messages.drain(..) {
+                shard.receive(message);
+            }
+            more = shard.finish();
+            self.rewatch(&poller, &mut shard);
+            self.hand_over(&poller, &mut shard);
+            let ended = Instant::now();
+            shard.end(ended);
+            self.stats.turns.add(1);
+            self.stats.busy.add(ended.duration_since(began).as_nanos() as u64);
+            match *self.stop.borrow() {
+                Stop::Now => return Ok(()),
+                Stop::WhenEmpty if shard.is_empty() => return Ok(()),
+                Stop::No | Stop::WhenEmpty => {}
+            }
+        }
+    }
+
+    /// Waits for a socket, the inbox, the next deadline or the end.
+    async fn wait(&mut self, poller: &Poller, until: Option<Instant>) -> std::io::Result<()> {
+        // Even an idle shard has a turn every second: what watches over the threads sees that it lives.
+        let limit = Instant::now() + Duration::from_secs(1);
+        let until = until.map_or(limit, |until| until.min(limit));
+        tokio::select! {
+            ready = poller.readable() => ready?,
+            () = self.inbox.wait() => {}
+            () = tokio::time::sleep_until(until.into()) => {}
+            _ = self.stop.changed() => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel which connections are to be watched for what.
+    fn rewatch(&self, poller: &Poller, shard: &mut Shard<TcpStream>) {
+        for key in std::mem::take(&mut shard.tasks.rewatch) {
+            let Some(connection) = shard.connection(key) else { continue };
+            let wanted = connection.wanted();
+            let watched = std::mem::replace(&mut connection.watched, wanted);
+            if let Err(error) = poller.watch(&connection.socket, key, watched, wanted) {
+                tracing::error!(%error, "a socket cannot be watched; its connection is closed");
+                shard.abandon(key);
+            }
+        }
+    }
+
+    /// Hands to others what is theirs to do.
+    fn hand_over(&self, poller: &Poller, shard: &mut Shard<TcpStream>) {
+        for hand_off in shard.tasks.hand_offs.drain(..) {
+            poller.forget(&hand_off.socket);
+            if let Err(error) = self.http.try_send(hand_off) {
+                let (mpsc::error::TrySendError::Full(mut refused) | mpsc::error::TrySendError::Closed(mut refused)) =
+                    error;
+                self.stats.refused_requests.add(1);
+                let mut answer = Vec::new();
+                crate::refusal::write_busy("too many HTTP requests wait", 1, &mut answer);
+                // A courtesy: the socket's buffer is empty, and nobody waits for it.
+                let _ = std::io::Write::write(&mut refused.socket, &answer);
+            }
+        }
+        for (session, command, answer) in shard.tasks.publishes.drain(..) {
+            self.await_publish(session, command, answer);
+        }
+    }
+
+    /// Waits for the broker's answer on the other runtime, and puts it into the inbox.
+    fn await_publish(&self, session: Key, command: u32, answer: PublishFuture) {
+        let inbox = Arc::clone(&self.inbox);
+        self.runtime.spawn(async move {
+            let result = answer.await;
+            inbox.send(Message::Published { session, command, result });
+        });
+    }
+}
+
+/// Random bytes from the system.
+fn fill_random(bytes: &mut [u8]) {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // Fails only where the kernel has no such call; then the ids come from the hasher's seeds.
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => filled += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => {
+                use std::hash::BuildHasher;
+                let seed = std::hash::RandomState::new().hash_one(filled).to_le_bytes();
+                let n = seed.len().min(bytes.len() - filled);
+                bytes[filled..filled + n].copy_from_slice(&seed[..n]);
+                filled += n;
+            }
+        }
+    }
+}

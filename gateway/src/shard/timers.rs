@@ -1,0 +1,115 @@
+//! What is due: pings, deadlines, and the drain.
+
+use std::time::{Duration, Instant};
+
+use tidegate_protocol::code::DisconnectCode;
+use tidegate_protocol::codec::ping;
+use tidegate_protocol::websocket::frame::{self, write_header};
+
+use super::Shard;
+use super::connection::Phase;
+use super::deliver::opcode;
+use super::slab::Key;
+use super::socket::Socket;
+use crate::session::heartbeat::Due;
+
+/// A drain in progress: who is still to be closed, and until when.
+#[derive(Debug)]
+pub(super) struct Drain {
+    left: Vec<Key>,
+    total: usize,
+    began: Instant,
+    over: Duration,
+}
+
+impl Drain {
+    /// How many should have been closed by `now`: in proportion to the time that has passed.
+    fn due(&self, now: Instant) -> usize {
+        let passed = now.saturating_duration_since(self.began);
+        if passed >= self.over {
+            return self.total;
+        }
+        (self.total as f64 * passed.as_secs_f64() / self.over.as_secs_f64()).ceil() as usize
+    }
+}
+
+impl<S: Socket> Shard<S> {
+    /// Looks at every connection whose tick has come.
+    pub(super) fn expire(&mut self) {
+        while let Some((tick, due)) = self.wheel.expire(self.tick) {
+            for key in &due {
+                let armed = self.connections.get(*key).is_some_and(|connection| connection.armed == tick);
+                if armed {
+                    self.due(*key);
+                }
+            }
+            self.wheel.recycle(tick, due);
+        }
+    }
+
+    fn due(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let timing = &self.setup.settings.timing;
+        match connection.phase {
+            Phase::Http if self.tick >= connection.deadline => {
+                self.refuse_request(key, 408, "the request took longer than client.handshake_timeout");
+            }
+            Phase::Closing if self.tick >= connection.deadline => self.drop_connection(key),
+            Phase::Http | Phase::Closing => {
+                let deadline = connection.deadline;
+                self.arm(key, deadline);
+            }
+            Phase::Open(_) => match connection.session.due(self.tick, timing) {
+                Due::Wait(tick) => self.arm(key, tick),
+                Due::Ping(tick) => {
+                    self.send_ping(key);
+                    self.arm(key, tick);
+                }
+                Due::Close(code) => self.disconnect(key, code),
+            },
+        }
+    }
+
+    fn send_ping(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(wire) = connection.wire() else { return };
+        let frame_pings = connection.session.heartbeat.frame_pings;
+        self.stats.pings.add(1);
+        self.send_raw(key, |out| {
+            let message = ping(wire.format());
+            if frame_pings {
+                return out.extend_from_slice(&frame::ping());
+            }
+            if wire.is_websocket() {
+                write_header(opcode(wire.format()), message.len(), out);
+            }
+            out.extend_from_slice(message);
+        });
+    }
+
+    /// Starts closing every connection, spread over `over`. Those that come later (their handshake
+    /// was under way) are closed at the end.
+    pub(super) fn start_drain(&mut self, over: Duration) {
+        let left: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        self.drain = Some(Drain { total: left.len(), left, began: self.now, over });
+    }
+
+    /// Closes as many as the drain's time asks for.
+    pub(super) fn drain_some(&mut self) {
+        let Some(drain) = self.drain.as_mut() else { return };
+        let closed = drain.total - drain.left.len();
+        let more = drain.due(self.now).saturating_sub(closed).min(drain.left.len());
+        let chosen = drain.left.split_off(drain.left.len() - more);
+        if drain.left.is_empty() && self.now >= drain.began + drain.over {
+            let late: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+            self.close_all(late);
+        }
+        self.close_all(chosen);
+    }
+
+    fn close_all(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            self.disconnect(key, DisconnectCode::Shutdown);
+        }
+    }
+}

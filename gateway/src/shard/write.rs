@@ -1,0 +1,220 @@
+//! A turn's output to the sockets: each marked socket is written once.
+
+use std::io::{ErrorKind, IoSlice};
+
+use bytes::Bytes;
+use tidegate_protocol::code::DisconnectCode;
+use tidegate_protocol::codec::encode_reply;
+use tidegate_protocol::message::Reply;
+use tidegate_protocol::websocket::frame::{self, write_header};
+
+use super::Shard;
+use super::connection::Phase;
+use super::deliver::opcode;
+use super::outbox::{Chunk, MAX_SLICES, Outbox};
+use super::palette::Piece;
+use super::slab::Key;
+use super::socket::Socket;
+
+/// What one call to the kernel came to.
+enum Wrote {
+    /// It took so many bytes.
+    Some(usize),
+    /// The connection is broken.
+    Broken,
+}
+
+impl Wrote {
+    fn from(result: std::io::Result<usize>) -> Self {
+        match result {
+            Ok(n) => Self::Some(n),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Self::Some(0),
+            Err(_) => Self::Broken,
+        }
+    }
+}
+
+impl<S: Socket> Shard<S> {
+    /// Marks a session for bytes of its own, framed already.
+    pub(super) fn send_raw(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.marks.is_empty() {
+            self.dirty.push(key.index);
+        }
+        self.palette.mark_private(&mut connection.marks, write);
+    }
+
+    /// Marks an open session for a reply.
+    pub(super) fn send_reply(&mut self, key: Key, reply: &Reply) {
+        let Some(wire) = self.connections.get(key).and_then(|connection| connection.wire()) else { return };
+        let mut message = std::mem::take(&mut self.encoding);
+        message.clear();
+        encode_reply(wire.format(), reply, &mut message);
+        self.send_raw(key, |out| {
+            if wire.is_websocket() {
+                write_header(opcode(wire.format()), message.len(), out);
+            }
+            out.extend_from_slice(&message);
+        });
+        self.encoding = message;
+    }
+
+    /// Answers a ping frame.
+    pub(super) fn send_frame_pong(&mut self, key: Key, payload: &[u8]) {
+        self.send_raw(key, |out| out.extend_from_slice(&frame::pong(payload)));
+    }
+
+    /// Writes every marked socket once. Closing one marks it again, for its close frame.
+    pub(super) fn flush_marked(&mut self) {
+        let mut at = 0;
+        while let Some(index) = self.dirty.get(at).copied() {
+            at += 1;
+            self.flush(index);
+        }
+        self.dirty.clear();
+    }
+
+    fn flush(&mut self, index: u32) {
+        let Some((key, connection)) = self.connections.at_mut(index) else { return };
+        let marks = std::mem::take(&mut connection.marks);
+        let delay = !self.setup.flush_interval.is_zero() && matches!(connection.phase, Phase::Open(_));
+        let mut written = 0;
+        if connection.outbox.is_none() && !delay {
+            match write_pieces(&mut connection.socket, self.palette.pieces(marks)) {
+                Wrote::Some(n) => written = n,
+                Wrote::Broken => {
+                    connection.marks = marks; // `lost` accounts for them
+                    return self.lost(key);
+                }
+            }
+            self.stats.writes.add(1);
+            self.stats.bytes_out.add(written as u64);
+            connection.session.heartbeat.touch(self.tick);
+        }
+        // Account for what the socket took, and queue what it did not.
+        let (mut left, mut messages, mut publications) = (written, 0, 0);
+        let mut queued = 0;
+        for piece in self.palette.pieces(marks) {
+            let length = piece.bytes().len();
+            if left >= length && connection.outbox.is_none() && !delay {
+                left -= length;
+                messages += u64::from(piece.messages());
+                publications += u64::from(piece.publications());
+                continue;
+            }
+            let outbox = connection.outbox.get_or_insert_with(Box::<Outbox>::default);
+            outbox.push(chunk(&piece, left), left > 0);
+            queued += length - left;
+            left = 0;
+        }
+        self.stats.messages_out.add(messages);
+        self.stats.delivered.add(publications);
+        self.stats.pending.sub(publications);
+        if messages > 0 {
+            self.stats.batch.record(messages, 1);
+        }
+        if queued == 0 {
+            return self.finish_closing(key);
+        }
+        self.stats.queue_bytes.add(queued as u64);
+        if delay && !connection.delayed && connection.watched.output {
+            // Behind already: the socket's own readiness decides, not the interval.
+        } else if delay && !connection.delayed {
+            connection.delayed = true;
+            self.delayed.push(key);
+            self.next_flush.get_or_insert(self.now + self.setup.flush_interval);
+        } else if written > 0 || !delay {
+            self.stats.short_writes.add(u64::from(!connection.watched.output));
+        }
+        let too_much = connection.queued() > self.setup.settings.queue_max_size;
+        if too_much && connection.phase != Phase::Closing {
+            return self.disconnect(key, DisconnectCode::Slow);
+        }
+        self.rewatch(key);
+    }
+
+    /// A socket has room again: writes as much of its queue as it takes.
+    pub(super) fn write_queued(&mut self, key: Key) {
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let Some(outbox) = connection.outbox.as_mut() else { return };
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let used = outbox.slices(&mut slices);
+            let wanted: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+            let n = match Wrote::from(connection.socket.write_vectored(&slices[..used])) {
+                Wrote::Some(n) => n,
+                Wrote::Broken => return self.lost(key),
+            };
+            let taken = outbox.advance(n);
+            let empty = outbox.is_empty();
+            if empty {
+                connection.outbox = None;
+            }
+            if n > 0 {
+                connection.session.heartbeat.touch(self.tick);
+            }
+            self.stats.writes.add(1);
+            self.stats.bytes_out.add(n as u64);
+            self.stats.queue_bytes.sub(n as u64);
+            self.stats.messages_out.add(taken.messages);
+            self.stats.delivered.add(taken.publications);
+            self.stats.pending.sub(taken.publications);
+            if taken.messages > 0 {
+                self.stats.batch.record(taken.messages, 1);
+            }
+            if empty {
+                return self.finish_closing(key);
+            }
+            if n < wanted {
+                self.stats.short_writes.add(1);
+                return;
+            }
+        }
+    }
+
+    /// The flush interval is over: writes what it has collected.
+    pub(super) fn flush_delayed(&mut self) {
+        if self.next_flush.is_none_or(|due| due > self.now) {
+            return;
+        }
+        self.next_flush = None;
+        for key in std::mem::take(&mut self.delayed) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.delayed = false;
+                self.write_queued(key);
+                self.rewatch(key);
+            }
+        }
+    }
+}
+
+/// Hands a session's pieces to the kernel in one call. What one call cannot take waits in the queue.
+fn write_pieces<'a, S: Socket>(socket: &mut S, mut pieces: impl Iterator<Item = Piece<'a>>) -> Wrote {
+    let Some(first) = pieces.next() else { return Wrote::Some(0) };
+    let Some(second) = pieces.next() else { return Wrote::from(socket.write(bytes_of(first))) };
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut used = 0;
+    for (slice, piece) in slices.iter_mut().zip([first, second].into_iter().chain(pieces)) {
+        *slice = IoSlice::new(bytes_of(piece));
+        used += 1;
+    }
+    Wrote::from(socket.write_vectored(&slices[..used]))
+}
+
+/// A piece's bytes, for as long as the palette lives.
+fn bytes_of(piece: Piece<'_>) -> &[u8] {
+    match piece {
+        Piece::Shared(cell) => &cell.bytes,
+        Piece::Private { bytes, .. } => bytes,
+    }
+}
+
+/// What is left of a piece after its first `written` bytes. Shared bytes stay shared, unless the
+/// rest is so small that it would pin many times its size.
+fn chunk(piece: &Piece<'_>, written: usize) -> Chunk {
+    let bytes = match piece {
+        Piece::Shared(cell) if (cell.bytes.len() - written) * 4 >= cell.bytes.len() => cell.bytes.slice(written..),
+        _ => Bytes::copy_from_slice(&piece.bytes()[written..]),
+    };
+    Chunk { bytes, messages: piece.messages(), publications: piece.publications() }
+}
