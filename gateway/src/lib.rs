@@ -1,3 +1,4 @@
 //! The gateway: listeners, shards, sessions, API, operators' port.
 
+pub mod config;
 pub mod shard;

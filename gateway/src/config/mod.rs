@@ -1,0 +1,6 @@
+//! Settings.
+
+mod rooms;
+pub mod units;
+
+pub use rooms::*;
