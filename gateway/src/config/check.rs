@@ -1,0 +1,191 @@
+//! What must hold between keys. Each rule speaks only when the keys it looks at could be read.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::rooms::{Config, EngineType};
+use super::settings::{Origin, Settings};
+use super::units::format_duration;
+
+/// Fits the defaults to what is set: an unset `shutdown.drain` is no longer than `shutdown.timeout`, and an unset
+/// `client.idle_timeout` no shorter than twice the ping interval.
+pub fn derive(config: &mut Config, settings: &mut Settings) {
+    if !settings.is_explicit("shutdown.drain") && config.shutdown.drain > config.shutdown.timeout {
+        config.shutdown.drain = config.shutdown.timeout;
+    }
+    let long_enough = config.client.ping_interval * 2;
+    if !settings.is_explicit("client.idle_timeout") && config.client.idle_timeout < long_enough {
+        config.client.idle_timeout = long_enough;
+    }
+}
+
+/// Checks; what is wrong goes to the settings' problems, what is odd to their notices.
+pub fn check(config: &Config, settings: &mut Settings) {
+    heartbeat(config, settings);
+    memory(config, settings);
+    shutdown(config, settings);
+    listeners(config, settings);
+    paths(config, settings);
+    namespaces(config, settings);
+    oddities(config, settings);
+}
+
+/// Notes that `path` does not fit `other`, unless one of them could not be read.
+fn clash(settings: &mut Settings, path: &str, other: &str, rule: &str, advice: &str) {
+    if settings.has_failed(path) || settings.has_failed(other) {
+        return;
+    }
+    // The key that somebody set is the one to blame.
+    let (path, other, rule) = match (settings.is_explicit(path), settings.is_explicit(other)) {
+        (false, true) => (other, path, inverse(rule)),
+        _ => (path, other, rule),
+    };
+    let origin = settings.get(path).map(|setting| setting.origin.clone()).unwrap_or_default();
+    let subject = settings.describe(path);
+    let subject = subject.rsplit_once(" (").map_or(subject.as_str(), |(subject, _)| subject).to_owned();
+    let message = format!("must be {rule} {}; {advice}", settings.describe(other));
+    settings.problem(origin, subject, message);
+}
+
+fn inverse(rule: &str) -> &str {
+    match rule {
+        "less than" => "more than",
+        "at most" => "at least",
+        "more than" => "less than",
+        other => other,
+    }
+}
+
+fn heartbeat(config: &Config, settings: &mut Settings) {
+    let client = &config.client;
+    if client.pong_timeout >= client.ping_interval {
+        let advice = "a pong has to come before the next ping";
+        clash(settings, "client.pong_timeout", "client.ping_interval", "less than", advice);
+    } else if !client.idle_timeout.is_zero() && client.idle_timeout <= client.ping_interval + client.pong_timeout {
+        let least = format_duration(client.ping_interval + client.pong_timeout + Duration::from_secs(1));
+        let advice =
+            format!("healthy sessions would be closed between two pongs: set {least} or more, or 0s for never");
+        clash(settings, "client.idle_timeout", "client.ping_interval", "more than", &advice);
+    }
+}
+
+fn memory(config: &Config, settings: &mut Settings) {
+    let memory = &config.memory;
+    if memory.refuse_at > memory.evict_from {
+        let advice = "sessions would be closed while new ones are let in";
+        clash(settings, "memory.refuse_at", "memory.evict_from", "at most", advice);
+    }
+    if memory.evict_to >= memory.evict_from {
+        let advice = "eviction has to go on until something is won";
+        clash(settings, "memory.evict_to", "memory.evict_from", "less than", advice);
+    }
+}
+
+fn shutdown(config: &Config, settings: &mut Settings) {
+    if config.shutdown.drain > config.shutdown.timeout {
+        let advice = "the timeout cuts off what the drain has not reached";
+        clash(settings, "shutdown.drain", "shutdown.timeout", "at most", advice);
+    }
+}
+
+/// No two listeners on one address and port.
+fn listeners(config: &Config, settings: &mut Settings) {
+    let mut listeners = vec![
+        ("http_server.port", config.http_server.listen()),
+        ("http_server.internal_port", config.http_server.internal_listen()),
+    ];
+    listeners.extend(config.tcp_server.listen().map(|address| ("tcp_server.port", address)));
+    let overlap = |one: &SocketAddr, other: &SocketAddr| {
+        let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+        one.port() != 0 && one.port() == other.port() && same_ip
+    };
+    for (at, (path, address)) in listeners.iter().enumerate() {
+        for (other_path, other) in &listeners[..at] {
+            if overlap(address, other) {
+                clash(settings, path, other_path, "other than", "every listener needs a port of its own");
+            }
+        }
+    }
+}
+
+/// No two endpoints of one listener on one path.
+fn paths(config: &Config, settings: &mut Settings) {
+    let api_with_clients = !config.http_api.disabled && config.http_api.external;
+    if api_with_clients
+        && !config.websocket.disabled
+        && config.http_api.handler_prefix == config.websocket.handler_prefix
+    {
+        let advice = "every endpoint needs a path of its own";
+        clash(settings, "http_api.handler_prefix", "websocket.handler_prefix", "other than", advice);
+    }
+    let both = config.health.enabled && config.prometheus.enabled;
+    if both && config.health.handler_prefix == config.prometheus.handler_prefix {
+        let advice = "every endpoint needs a path of its own";
+        clash(settings, "prometheus.handler_prefix", "health.handler_prefix", "other than", advice);
+    }
+}
+
+fn namespaces(config: &Config, settings: &mut Settings) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let boundary = config.channel.namespace_boundary.as_str();
+    for (position, namespace) in config.channel.namespaces.iter().enumerate() {
+        let path = format!("channel.namespaces[{position}].name");
+        let origin = settings.get(&path).map(|setting| setting.origin.clone()).unwrap_or_default();
+        let name = namespace.name.as_str();
+        if name.is_empty() {
+            if !settings.has_failed(&path) {
+                let sibling = format!("channel.namespaces[{position}].");
+                let origin =
+                    settings.iter().find(|(path, _)| path.starts_with(&sibling)).map(|(_, set)| set.origin.clone());
+                let message = "is missing: every namespace needs a name, as name = \"chat\"".to_owned();
+                settings.problem(origin.unwrap_or(Origin::Default), path, message);
+            }
+            continue;
+        }
+        if let Some(first) = seen.insert(name, position) {
+            let message = format!("is the name of channel.namespaces[{first}] already; give each namespace its own");
+            settings.problem(origin.clone(), format!("{path} = {name:?}"), message);
+        }
+        if !boundary.is_empty() && name.contains(boundary) {
+            let message = format!(
+                "holds channel.namespace_boundary = {boundary:?}, so that no channel would be found in it; \
+                 take another name or boundary"
+            );
+            settings.problem(origin, format!("{path} = {name:?}"), message);
+        }
+    }
+}
+
+/// What is allowed, and probably not meant.
+fn oddities(config: &Config, settings: &mut Settings) {
+    let mut notices = Vec::new();
+    let redis = settings.iter().find(|(path, _)| path.starts_with("engine.redis."));
+    if let (EngineType::Memory, Some((path, setting))) = (config.engine.kind, redis) {
+        notices.push(format!("{}: {path} has no effect while engine.type is \"memory\"", setting.origin));
+    }
+    let api = &config.http_api;
+    if !api.disabled && !api.insecure && api.key.is_empty() {
+        notices.push("http_api.key is empty: every request to the server API gets 401".to_owned());
+    }
+    let without = ("channel.without_namespace".to_owned(), &config.channel.without_namespace);
+    let named = config.channel.namespaces.iter().enumerate();
+    let all = named.map(|(at, namespace)| (format!("channel.namespaces[{at}]"), &namespace.options));
+    for (path, options) in std::iter::once(without).chain(all) {
+        if options.allow_subscribe_for_anonymous && !options.allow_subscribe_for_client {
+            notices
+                .push(format!("{path}.allow_subscribe_for_anonymous has no effect without allow_subscribe_for_client"));
+        }
+        let may_publish = options.allow_publish_for_client || options.allow_publish_for_subscriber;
+        if options.allow_publish_for_anonymous && !may_publish {
+            notices.push(format!(
+                "{path}.allow_publish_for_anonymous has no effect without allow_publish_for_client or \
+                 allow_publish_for_subscriber"
+            ));
+        }
+    }
+    if config.client.insecure {
+        notices.push("client.insecure is on: everybody may connect, subscribe and publish".to_owned());
+    }
+    settings.notices.extend(notices);
+}

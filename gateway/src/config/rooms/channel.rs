@@ -1,0 +1,170 @@
+//! Channels: how their names are read, and the options of each namespace.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+/// `channel`: names and namespaces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChannelConfig {
+    /// Longest channel name, in bytes.
+    pub max_length: usize,
+    /// A name that begins with this is private: subscribing takes a token. Empty is none.
+    pub private_prefix: String,
+    /// What stands between the namespace and the rest of a name. Empty is no namespaces.
+    pub namespace_boundary: String,
+    /// What stands before the list of users in a user-limited channel's name.
+    pub user_boundary: String,
+    /// What stands between two users in that list.
+    pub user_separator: String,
+    /// Options of channels without a namespace.
+    pub without_namespace: ChannelOptions,
+    /// The namespaces.
+    pub namespaces: Vec<Namespace>,
+}
+
+impl Default for ChannelConfig {
+    fn default() -> Self {
+        Self {
+            max_length: 255,
+            private_prefix: "$".to_owned(),
+            namespace_boundary: ":".to_owned(),
+            user_boundary: "#".to_owned(),
+            user_separator: ",".to_owned(),
+            without_namespace: ChannelOptions::default(),
+            namespaces: Vec::new(),
+        }
+    }
+}
+
+impl ChannelConfig {
+    /// The options that hold for `channel`, with the part of its name that `channel_regex` is matched
+    /// against (all behind the namespace); `None` when its namespace does not exist.
+    ///
+    /// A leading private prefix belongs neither to the namespace nor to that part.
+    pub fn resolve<'c>(&'c self, channel: &'c str) -> Option<(&'c ChannelOptions, &'c str)> {
+        let name = match self.private_prefix.as_str() {
+            "" => channel,
+            prefix => channel.strip_prefix(prefix).unwrap_or(channel),
+        };
+        let split = match self.namespace_boundary.as_str() {
+            "" => None,
+            boundary => name.split_once(boundary),
+        };
+        let Some((namespace, rest)) = split else {
+            return Some((&self.without_namespace, name));
+        };
+        let found = self.namespaces.iter().find(|candidate| candidate.name == namespace)?;
+        Some((&found.options, rest))
+    }
+}
+
+/// One entry of `channel.namespaces`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Namespace {
+    /// What stands before the boundary in the names of its channels.
+    pub name: String,
+    /// Its options.
+    #[serde(flatten)]
+    pub options: ChannelOptions,
+}
+
+/// What clients may do in a channel.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChannelOptions {
+    /// Every client with a user id may subscribe.
+    pub allow_subscribe_for_client: bool,
+    /// With it, anonymous clients as well.
+    pub allow_subscribe_for_anonymous: bool,
+    /// Every client with a user id may publish.
+    pub allow_publish_for_client: bool,
+    /// With either of its companions, anonymous clients as well.
+    pub allow_publish_for_anonymous: bool,
+    /// A client may publish while it is subscribed.
+    pub allow_publish_for_subscriber: bool,
+    /// Only channels whose name (behind the namespace) matches exist; `None` (an empty string) is every one.
+    #[serde(with = "optional_regex")]
+    pub channel_regex: Option<ChannelRegex>,
+    /// What a publication's data must be.
+    pub publication_data_format: DataFormat,
+}
+
+/// What the data of a publication must be; a publish with other data gets error 107.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DataFormat {
+    /// Anything but nothing: empty data is refused.
+    #[default]
+    #[serde(rename = "")]
+    NotEmpty,
+    /// Valid JSON.
+    #[serde(rename = "json")]
+    Json,
+    /// Any bytes, or none.
+    #[serde(rename = "binary")]
+    Binary,
+}
+
+/// A compiled regular expression, equal to another one with the same source.
+#[derive(Debug, Clone)]
+pub struct ChannelRegex(regex_lite::Regex);
+
+impl ChannelRegex {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// What is wrong with the expression, for a person.
+    pub fn new(source: &str) -> Result<Self, String> {
+        regex_lite::Regex::new(source).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Whether it matches somewhere in `text`; anchor it with `^` and `$` for all of it.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+
+    /// The expression as written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl PartialEq for ChannelRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+/// Serde for a regular expression that may be missing, written as an empty string.
+mod optional_regex {
+    use super::{ChannelRegex, Deserialize, Deserializer, Error, Serializer};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ChannelRegex>, D::Error> {
+        let source = String::deserialize(deserializer)?;
+        if source.is_empty() { Ok(None) } else { ChannelRegex::new(&source).map(Some).map_err(D::Error::custom) }
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<ChannelRegex>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.as_ref().map_or("", ChannelRegex::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_finds_the_options_of_its_namespace() {
+        let mut config = ChannelConfig::default();
+        let options = ChannelOptions { allow_subscribe_for_client: true, ..ChannelOptions::default() };
+        config.namespaces = vec![Namespace { name: "chat".to_owned(), options: options.clone() }];
+
+        assert_eq!(config.resolve("chat:lobby"), Some((&options, "lobby")));
+        assert_eq!(config.resolve("$chat:lobby"), Some((&options, "lobby")), "the private prefix is no part of it");
+        assert_eq!(config.resolve("chat:a:b"), Some((&options, "a:b")), "the first boundary counts");
+        assert_eq!(config.resolve("news"), Some((&ChannelOptions::default(), "news")));
+        assert_eq!(config.resolve("games:1"), None, "an unknown namespace");
+
+        config.namespace_boundary = String::new();
+        assert_eq!(config.resolve("games:1"), Some((&ChannelOptions::default(), "games:1")), "no namespaces at all");
+    }
+}

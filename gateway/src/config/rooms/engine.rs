@@ -1,0 +1,81 @@
+//! Where messages come from.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::units;
+
+/// `engine`: which broker carries messages between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Which broker.
+    #[serde(rename = "type")]
+    pub kind: EngineType,
+    /// Redis, where `type` says so.
+    pub redis: RedisEngine,
+}
+
+/// `engine.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineType {
+    /// The embedded broker: this node alone.
+    #[default]
+    Memory,
+    /// Redis (or Valkey): any number of nodes.
+    Redis,
+}
+
+/// `engine.redis`: the connection to Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisEngine {
+    /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one.
+    pub address: Vec<String>,
+    /// What the names of the keys begin with that the gateway itself uses.
+    pub prefix: String,
+    /// Number of the database, where the address names none.
+    pub db: u8,
+    /// User, where the address names none.
+    pub user: String,
+    /// Password, where the address names none.
+    pub password: String,
+    /// How long connecting may take.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// How long an answer may take.
+    #[serde(with = "units::duration")]
+    pub io_timeout: Duration,
+}
+
+impl Default for RedisEngine {
+    fn default() -> Self {
+        Self {
+            address: vec!["redis://127.0.0.1:6379".to_owned()],
+            prefix: "tidegate".to_owned(),
+            db: 0,
+            user: String::new(),
+            password: String::new(),
+            connect_timeout: Duration::from_secs(1),
+            io_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+/// `redis_publish`: what a backend's plain `PUBLISH` uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisPublish {
+    /// A message for the channel `news` is published to this prefix and `news`.
+    pub prefix: String,
+    /// Longest payload, in bytes; a longer one is dropped and counted.
+    pub max_payload: usize,
+}
+
+impl Default for RedisPublish {
+    fn default() -> Self {
+        Self { prefix: "push:".to_owned(), max_payload: 1 << 20 }
+    }
+}
