@@ -1,3 +1,5 @@
 //! The gateway: listeners, shards, sessions, API, operators' port.
 
+pub mod api;
+pub mod http;
 pub mod shard;
