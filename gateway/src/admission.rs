@@ -11,48 +11,15 @@ use std::time::Instant;
 use dashmap::DashMap;
 use tidegate_broadcaster::ShardId;
 
-/// Why a connection is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusalReason {
-    /// The node has as many connections as it may (`client.connection_limit`).
-    NodeLimit,
-    /// The address has as many as it may (`client.address_connection_limit`).
-    AddressLimit,
-    /// More came in this second than may (`client.connection_rate_limit`).
-    Rate,
-    /// Memory is short (`memory.refuse_at`).
-    Memory,
-    /// Too many handshakes are under way (`client.handshake_limit`).
-    HandshakeLimit,
-    /// The node is shutting down.
-    Draining,
-}
+use crate::operator::{AdmissionStats, RefusalReason};
 
-impl RefusalReason {
-    /// Every reason, in the order of [`Refusals`].
-    pub const ALL: [Self; 6] =
-        [Self::NodeLimit, Self::AddressLimit, Self::Rate, Self::Memory, Self::HandshakeLimit, Self::Draining];
-
-    /// The `reason` label of metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NodeLimit => "node_limit",
-            Self::AddressLimit => "address_limit",
-            Self::Rate => "rate",
-            Self::Memory => "memory",
-            Self::HandshakeLimit => "handshake_limit",
-            Self::Draining => "draining",
-        }
-    }
-
-    /// Seconds after which trying again makes sense.
-    pub fn retry_after(self) -> u32 {
-        match self {
-            Self::Rate | Self::HandshakeLimit => 1,
-            Self::Draining => 2,
-            Self::Memory => 5,
-            Self::NodeLimit | Self::AddressLimit => 10,
-        }
+/// Seconds after which trying again makes sense.
+pub fn retry_after(reason: RefusalReason) -> u32 {
+    match reason {
+        RefusalReason::Rate | RefusalReason::HandshakeLimit | RefusalReason::HttpLimit => 1,
+        RefusalReason::Draining => 2,
+        RefusalReason::Memory => 5,
+        RefusalReason::NodeLimit | RefusalReason::AddressLimit => 10,
     }
 }
 
@@ -82,14 +49,14 @@ pub struct Admission {
     /// The second that `in_second` counts.
     second: AtomicU64,
     in_second: AtomicU32,
-    refused: [AtomicU64; RefusalReason::ALL.len()],
+    stats: Arc<AdmissionStats>,
     memory_short: AtomicBool,
     draining: AtomicBool,
 }
 
 impl Admission {
     /// A door with nobody inside.
-    pub fn new(caps: Caps, shards: usize, now: Instant) -> Self {
+    pub fn new(caps: Caps, shards: usize, stats: Arc<AdmissionStats>, now: Instant) -> Self {
         Self {
             caps,
             connections: AtomicUsize::new(0),
@@ -99,7 +66,7 @@ impl Admission {
             started: now,
             second: AtomicU64::new(0),
             in_second: AtomicU32::new(0),
-            refused: Default::default(),
+            stats,
             memory_short: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -110,10 +77,7 @@ impl Admission {
     /// # Errors
     /// The reason to refuse.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
-        self.check(address, now).inspect_err(|reason| {
-            let place = RefusalReason::ALL.iter().position(|other| other == reason).unwrap_or_default();
-            self.refused[place].fetch_add(1, Relaxed);
-        })
+        self.check(address, now).inspect_err(|reason| self.stats.refuse(*reason))
     }
 
     fn check(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
@@ -196,12 +160,6 @@ impl Admission {
     pub fn connection_limit(&self) -> usize {
         self.caps.connections
     }
-
-    /// Refusals since the start.
-    pub fn refused(&self, reason: RefusalReason) -> u64 {
-        let place = RefusalReason::ALL.iter().position(|other| *other == reason).unwrap_or_default();
-        self.refused[place].load(Relaxed)
-    }
 }
 
 /// A place on the node. Dropping it gives the place back.
@@ -253,7 +211,7 @@ mod tests {
 
     fn door(caps: Caps) -> (Arc<Admission>, Instant) {
         let now = Instant::now();
-        (Arc::new(Admission::new(caps, 2, now)), now)
+        (Arc::new(Admission::new(caps, 2, Arc::default(), now)), now)
     }
 
     const OPEN: Caps = Caps { connections: 100, per_address: 0, rate: 0, handshakes: 0 };
@@ -266,7 +224,7 @@ mod tests {
         assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::NodeLimit);
         drop(first);
         assert!(door.admit(HOME, now).is_ok());
-        assert_eq!(door.refused(RefusalReason::NodeLimit), 1);
+        assert_eq!(door.stats.refused(RefusalReason::NodeLimit), 1);
     }
 
     #[test]

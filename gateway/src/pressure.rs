@@ -1,5 +1,7 @@
 //! Memory pressure: when to refuse, when and whom to evict. Pure; [`crate::monitor`] is its driver.
 
+use crate::operator::PressureLevel as Level;
+
 /// `memory.*`, as shares of the limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
@@ -9,29 +11,6 @@ pub struct Thresholds {
     pub evict_from: f64,
     /// ... down to here.
     pub evict_to: f64,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Level {
-    /// Below every threshold.
-    #[default]
-    Normal,
-    /// New connections are refused.
-    Refusing,
-    /// Sessions are evicted as well.
-    Evicting,
-}
-
-impl Level {
-    /// A word for logs, health and people.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Refusing => "refusing",
-            Self::Evicting => "evicting",
-        }
-    }
 }
 
 /// What is to be done at one look at the memory.

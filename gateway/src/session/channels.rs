@@ -8,8 +8,8 @@ use tidegate_protocol::message::{
     ClientInfo, Publication, PublishRequest, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest,
 };
 
-use super::settings::{ChannelOptions, DataFormat};
 use super::{Outcome, Session, View, error_reply};
+use crate::config::rooms::{ChannelOptions, DataFormat};
 
 impl Session {
     pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest, view: &View<'_>) -> Outcome {
@@ -30,20 +30,20 @@ impl Session {
 
     fn has_room_for(&self, channel: &str, view: &View<'_>) -> Result<(), ErrorCode> {
         let settings = view.settings;
-        settings.channels.check_name(channel)?;
+        settings.channels.check_length(channel)?;
         if view.hub.find(channel).is_some_and(|known| self.place(known).is_some()) {
             return Err(ErrorCode::AlreadySubscribed);
         }
         if self.subscriptions().len() >= settings.channel_limit {
             return Err(ErrorCode::LimitExceeded);
         }
-        settings.channels.namespace(channel).map(|_| ())
+        settings.channels.options(channel).map(|_| ())
     }
 
     fn may_subscribe(&self, request: &SubscribeRequest, view: &View<'_>) -> Result<(), ErrorCode> {
         let settings = view.settings;
         let channel = request.channel.as_str();
-        let options = settings.channels.namespace(channel)?;
+        let options = settings.channels.options(channel)?;
         // Filters have to be allowed by the namespace, and no namespace can allow them yet.
         if request.tf.is_some() {
             return Err(ErrorCode::BadRequest);
@@ -87,9 +87,9 @@ impl Session {
     fn may_publish(&self, request: &PublishRequest, view: &View<'_>) -> Result<(), ErrorCode> {
         let settings = view.settings;
         let options = settings.channels.options(&request.channel)?;
-        let fits = match options.data_format {
+        let fits = match options.publication_data_format {
             DataFormat::Binary => true,
-            DataFormat::Any => !request.data.is_empty(),
+            DataFormat::NotEmpty => !request.data.is_empty(),
             DataFormat::Json => serde_json::from_slice::<serde::de::IgnoredAny>(&request.data).is_ok(),
         };
         // Keyed (map) publications need a namespace that keeps a map: there is none yet.

@@ -35,6 +35,9 @@ use settings::Settings;
 /// read: TCP tells the client to slow down.
 const MAX_PENDING_PUBLISHES: u16 = 64;
 
+/// What stands between the namespace and the rest of an RPC method (`rpc.namespace_boundary`).
+const RPC_BOUNDARY: char = ':';
+
 /// Where a session is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -222,7 +225,7 @@ impl Session {
             switched_off(id, &request.channel, view.settings)
         } else if let Some(request) = command.rpc {
             // No method is served yet; one with a namespace names one that does not exist.
-            let unknown = request.method.contains(&view.settings.channels.namespace_boundary);
+            let unknown = request.method.contains(RPC_BOUNDARY);
             let code = if unknown { ErrorCode::MethodNotFound } else { ErrorCode::NotAvailable };
             Outcome::Reply(error_reply(id, code))
         } else if let Some(request) = command.refresh {

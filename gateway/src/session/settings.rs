@@ -1,11 +1,11 @@
 //! What sessions are allowed, resolved from the configuration once.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tidegate_protocol::code::ErrorCode;
 use tidegate_protocol::limits::Limits;
 
+use crate::config::rooms::{ChannelConfig, ChannelOptions};
 use crate::shard::wheel::{TICK_MS, Tick};
 
 /// Everything that the sessions of a node have in common.
@@ -55,114 +55,76 @@ pub fn ticks(duration: Duration) -> Tick {
     duration.as_millis().div_ceil(u128::from(TICK_MS)).try_into().unwrap_or(Tick::MAX / 2)
 }
 
-/// What may be done in a namespace's channels. The names are those of the configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the configuration's documentation describes each")]
-pub struct ChannelOptions {
-    pub allow_subscribe_for_client: bool,
-    pub allow_subscribe_for_anonymous: bool,
-    pub allow_publish_for_client: bool,
-    pub allow_publish_for_anonymous: bool,
-    pub allow_publish_for_subscriber: bool,
-    pub data_format: DataFormat,
-}
-
-/// `publication_data_format`: what a client may publish.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DataFormat {
-    /// Anything that its connection's format can carry.
-    #[default]
-    Any,
-    /// Only JSON.
-    Json,
-    /// Anything, the empty payload included.
-    Binary,
-}
-
 /// How channel names are read, and the options of each namespace.
-#[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the configuration's documentation describes each")]
-pub struct ChannelRules {
-    pub max_length: usize,
-    pub private_prefix: String,
-    pub namespace_boundary: String,
-    pub user_boundary: String,
-    pub without_namespace: ChannelOptions,
-    pub namespaces: HashMap<String, ChannelOptions>,
-}
+#[derive(Debug, Clone, Default)]
+pub struct ChannelRules(pub ChannelConfig);
 
 impl ChannelRules {
-    /// The options of the channel's namespace, if the name is in order: 107 where it is too long
-    /// (in bytes) or not ASCII, 102 where the namespace does not exist.
+    /// The options of the channel's namespace, if the name is in order.
+    ///
+    /// # Errors
+    /// 102 where the namespace does not exist, 107 where the name is too long (in bytes), not the
+    /// namespace's `channel_regex`, or not ASCII where there is no such expression.
     pub fn options(&self, channel: &str) -> Result<&ChannelOptions, ErrorCode> {
-        self.check_name(channel)?;
-        self.namespace(channel)
+        self.check_length(channel)?;
+        let (options, name) = self.0.resolve(channel).ok_or(ErrorCode::UnknownChannel)?;
+        let fits = options.channel_regex.as_ref().map_or(channel.is_ascii(), |regex| regex.is_match(name));
+        if fits { Ok(options) } else { Err(ErrorCode::BadRequest) }
     }
 
-    /// Whether the name is in order: 107 where it is too long (in bytes) or not ASCII.
-    pub fn check_name(&self, channel: &str) -> Result<(), ErrorCode> {
-        if channel.len() > self.max_length || !channel.is_ascii() {
-            return Err(ErrorCode::BadRequest);
-        }
-        Ok(())
-    }
-
-    /// The options of the channel's namespace: 102 where it does not exist.
-    pub fn namespace(&self, channel: &str) -> Result<&ChannelOptions, ErrorCode> {
-        let name = match self.private_prefix.as_str() {
-            "" => channel,
-            prefix => channel.strip_prefix(prefix).unwrap_or(channel),
-        };
-        match name.split_once(&*self.namespace_boundary) {
-            Some((namespace, _)) if !self.namespace_boundary.is_empty() => {
-                self.namespaces.get(namespace).ok_or(ErrorCode::UnknownChannel)
-            }
-            _ => Ok(&self.without_namespace),
-        }
+    /// Whether the name is not too long: 107.
+    ///
+    /// # Errors
+    /// As it says.
+    pub fn check_length(&self, channel: &str) -> Result<(), ErrorCode> {
+        if channel.len() > self.0.max_length { Err(ErrorCode::BadRequest) } else { Ok(()) }
     }
 
     /// Whether only a token lets a client in: the name begins with the private prefix.
     pub fn is_private(&self, channel: &str) -> bool {
-        !self.private_prefix.is_empty() && channel.starts_with(&self.private_prefix)
+        !self.0.private_prefix.is_empty() && channel.starts_with(&self.0.private_prefix)
     }
 
     /// Whether the name lists the users that may subscribe.
     pub fn is_user_limited(&self, channel: &str) -> bool {
-        !self.user_boundary.is_empty() && channel.contains(&self.user_boundary)
+        !self.0.user_boundary.is_empty() && channel.contains(&self.0.user_boundary)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::rooms::{ChannelRegex, Namespace};
 
     fn rules() -> ChannelRules {
         let news = ChannelOptions { allow_publish_for_client: true, ..ChannelOptions::default() };
-        ChannelRules {
+        let digits = ChannelOptions { channel_regex: ChannelRegex::new("^[0-9é]+$").ok(), ..ChannelOptions::default() };
+        ChannelRules(ChannelConfig {
             max_length: 20,
-            private_prefix: "$".into(),
-            namespace_boundary: ":".into(),
-            user_boundary: "#".into(),
-            without_namespace: ChannelOptions::default(),
-            namespaces: HashMap::from([("news".into(), news)]),
-        }
+            namespaces: vec![
+                Namespace { name: "news".into(), options: news },
+                Namespace { name: "digits".into(), options: digits },
+            ],
+            ..ChannelConfig::default()
+        })
     }
 
     #[test]
     fn a_name_selects_its_namespace() {
         let rules = rules();
-        assert_eq!(rules.options("plain"), Ok(&rules.without_namespace));
-        assert_eq!(rules.options("news:today"), Ok(&rules.namespaces["news"]));
-        assert_eq!(rules.options("$news:today"), Ok(&rules.namespaces["news"]));
+        assert_eq!(rules.options("plain"), Ok(&rules.0.without_namespace));
+        assert_eq!(rules.options("news:today"), Ok(&rules.0.namespaces[0].options));
+        assert_eq!(rules.options("$news:today"), Ok(&rules.0.namespaces[0].options));
         assert_eq!(rules.options("other:today"), Err(ErrorCode::UnknownChannel));
-        assert_eq!(rules.options("naïve"), Err(ErrorCode::BadRequest));
         assert_eq!(rules.options("123456789012345678901"), Err(ErrorCode::BadRequest));
     }
 
     #[test]
-    fn an_empty_boundary_switches_namespaces_off() {
-        let rules = ChannelRules { namespace_boundary: String::new(), ..rules() };
-        assert_eq!(rules.options("other:today"), Ok(&rules.without_namespace));
+    fn a_name_is_ascii_unless_an_expression_says_otherwise() {
+        let rules = rules();
+        assert_eq!(rules.options("naïve"), Err(ErrorCode::BadRequest));
+        assert!(rules.options("digits:12é").is_ok());
+        assert_eq!(rules.options("digits:abc"), Err(ErrorCode::BadRequest));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use tidegate_broadcaster::PublishFuture;
 use tokio::sync::{mpsc, watch};
 
-use super::connection::Watch;
 use super::entropy::Entropy;
 use super::inbox::{Inbox, Message};
 use super::poller::{Poller, Ready};
@@ -79,6 +78,8 @@ impl Reactor {
             }
             let began = Instant::now();
             shard.begin(began);
+            let age = began.saturating_duration_since(self.setup.start);
+            self.stats.last_turn.set(age.as_millis() as u64);
             for Ready { key, input, output, gone } in poller.ready()? {
                 shard.ready(key, input, output, gone);
             }

@@ -214,6 +214,8 @@ pub struct ShardStats {
     pub turns: Count,
     /// Time spent in turns, in ns: the shard's load.
     pub busy: Count,
+    /// When the last turn began, in milliseconds since the shard started. There is one every second at least.
+    pub last_turn: Count,
 }
 
 impl Default for ShardStats {
@@ -250,6 +252,7 @@ impl Default for ShardStats {
             lagging: Count::default(),
             turns: Count::default(),
             busy: Count::default(),
+            last_turn: Count::default(),
         }
     }
 }
