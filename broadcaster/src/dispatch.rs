@@ -68,11 +68,6 @@ impl Dispatcher {
             }
         }
     }
-
-    /// The counters, shared with the broker.
-    pub(crate) fn stats(&self) -> &BrokerStats {
-        &self.stats
-    }
 }
 
 /// Publications on their way to the shards, in the order of their arrival.

@@ -7,17 +7,21 @@
 //! - [`interest`]: which shards want which channel;
 //! - [`dispatch`]: from a burst of publications to the shards that want them;
 //! - [`stats`]: what a broker counts;
-//! - [`embedded`]: the broker of a node that stands alone.
+//! - [`embedded`]: the broker of a node that stands alone;
+//! - [`redis`]: the broker on a Redis server;
+//! - [`envelope`]: what Tidegate puts into a Redis message, and how it reads what anyone put there.
 
 #![forbid(unsafe_code)]
 
 pub mod broker;
 pub mod dispatch;
 pub mod embedded;
+pub mod envelope;
 pub mod inbox;
 pub mod interest;
 pub mod payload;
 pub mod publication;
+pub mod redis;
 pub mod stats;
 
 pub use broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
@@ -26,4 +30,5 @@ pub use embedded::EmbeddedBroker;
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
 pub use publication::{Channel, Payload, PayloadKind, Publication};
+pub use redis::{RedisBroker, RedisSettings};
 pub use stats::BrokerStats;

@@ -2,3 +2,18 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod inbox;
+pub mod server;
+
+use std::time::Duration;
+
+use inbox::DEADLINE;
+
+/// Waits until `holds`, and fails the test with `what` where it does not in time.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "within the deadline: {what}");
+}

@@ -1,0 +1,340 @@
+//! What becomes of each wanted channel on the way to Redis and back. No I/O and no clock.
+//!
+//! A channel's state is its entry in the interest map ([`Link`]), and there is at most one command per channel
+//! under way, so that a confirmation is never ambiguous:
+//!
+//! ```text
+//! (none) --subscribe--> Queued --taken--> Subscribing --confirmed--> Live --grace over, unwanted--> Unsubscribing
+//!                         ^                                                                             |
+//!                         +------------------------- wanted again ------------------------- left -------+--> (none)
+//! ```
+//!
+//! A loss of the connection brings every wanted channel back to Queued and forgets the rest. Beside the map there is a
+//! desk with the queues; an entry's guard may be held while the desk is locked, never the other way round.
+//! The calls of shards come from their threads; everything else from the one task that owns the connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dashmap::Entry as Slot;
+use tokio::sync::Notify;
+
+use crate::interest::{Entry, Interest, InterestMap, Link, ShardId, ShardSet};
+use crate::publication::Channel;
+
+/// The channels of a node and how far each is.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    map: Arc<InterestMap>,
+    desk: Mutex<Desk>,
+    grace: Duration,
+    /// There are channels to subscribe or to let go.
+    pub(crate) work: Notify,
+    /// There are shards that wait for an answer.
+    pub(crate) waits: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Whether there is a connection. Without one nothing is queued: the next connection asks for every channel.
+    up: bool,
+    /// Channels to subscribe. May hold one twice or one that is gone.
+    queue: VecDeque<Channel>,
+    /// How many channels were ever put into `queue`, and taken out.
+    queued: u64,
+    taken: u64,
+    /// Channels whose last subscriber has left, and when; each once.
+    leaving: VecDeque<(Instant, Channel)>,
+    /// Since when a shard has been waiting for a channel. Has an entry for each shard in an entry's `waiting`.
+    waits: HashMap<(Channel, ShardId), Instant, foldhash::fast::RandomState>,
+}
+
+/// The capacity that an empty queue keeps. A storm of subscribes needs much more, for a short while.
+const KEPT_CAPACITY: usize = 1024;
+
+impl Desk {
+    /// Gives back what a storm has left behind.
+    fn trim(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        if self.leaving.is_empty() && self.leaving.capacity() > KEPT_CAPACITY {
+            self.leaving = VecDeque::new();
+        }
+        if self.waits.is_empty() && self.waits.capacity() > KEPT_CAPACITY {
+            self.waits = HashMap::default();
+        }
+    }
+
+    fn enqueue(&mut self, channel: Channel) {
+        self.queue.push_back(channel);
+        self.queued += 1;
+    }
+}
+
+/// Channels for one SUBSCRIBE.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) channels: Vec<Channel>,
+    /// How many channels have been taken from the queue, these included.
+    pub(crate) total: u64,
+}
+
+impl Channels {
+    pub(crate) fn new(map: Arc<InterestMap>, grace: Duration) -> Self {
+        Self { map, desk: Mutex::default(), grace, work: Notify::new(), waits: Notify::new() }
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A shard wants a channel.
+    pub(crate) fn subscribe(&self, channel: &Channel, shard: ShardId, now: Instant) -> Interest {
+        let (mut entry, new) = match self.map.channels.entry(Channel::clone(channel)) {
+            Slot::Occupied(slot) => (slot.into_ref(), false),
+            Slot::Vacant(slot) => (slot.insert(Entry::default()), true),
+        };
+        if entry.link == Link::Live {
+            entry.shards.insert(shard);
+            return Interest::Confirmed;
+        }
+        entry.waiting.insert(shard);
+        // The map's own copy of the name, so that the caller's can go.
+        let name = Channel::clone(entry.key());
+        let mut desk = self.desk();
+        if desk.waits.is_empty() {
+            self.waits.notify_one();
+        }
+        desk.waits.entry((Channel::clone(&name), shard)).or_insert(now);
+        if new && desk.up {
+            if desk.queue.is_empty() {
+                self.work.notify_one();
+            }
+            desk.enqueue(name);
+        }
+        Interest::Pending
+    }
+
+    /// A shard does not want a channel any more.
+    pub(crate) fn unsubscribe(&self, channel: &Channel, shard: ShardId, now: Instant) {
+        self.map.channels.remove_if_mut(channel, |name, entry| {
+            entry.shards.remove(shard);
+            if entry.waiting.contains(shard) {
+                entry.waiting.remove(shard);
+                self.desk().waits.remove(&(Channel::clone(name), shard));
+            }
+            if entry.wanted() {
+                return false;
+            }
+            match entry.link {
+                Link::Queued => return true,
+                Link::Live => self.linger(name, entry, now),
+                // The confirmation under way decides.
+                Link::Subscribing | Link::Unsubscribing => {}
+            }
+            false
+        });
+    }
+
+    /// A live channel has lost its last subscriber: it is let go after the grace, unless somebody comes.
+    fn linger(&self, name: &Channel, entry: &mut Entry, now: Instant) {
+        if entry.lingering {
+            entry.left_again = true;
+            return;
+        }
+        entry.lingering = true;
+        let mut desk = self.desk();
+        if desk.leaving.is_empty() {
+            self.work.notify_one();
+        }
+        desk.leaving.push_back((now, Channel::clone(name)));
+    }
+
+    /// There is a connection: every wanted channel is queued. Answers how many channels will have been taken from the
+    /// queue when all of them have.
+    pub(crate) fn connected(&self) -> u64 {
+        {
+            let mut desk = self.desk();
+            desk.up = true;
+            desk.queue.clear();
+            desk.taken = desk.queued;
+        }
+        // What a shard asks for from here on it queues itself, so nothing is missed; a channel that is queued twice
+        // is skipped the second time.
+        let mut wanted = Vec::with_capacity(self.map.channels.len());
+        for entry in &self.map.channels {
+            if entry.link == Link::Queued {
+                wanted.push(Channel::clone(entry.key()));
+            }
+        }
+        let mut desk = self.desk();
+        desk.queued += wanted.len() as u64;
+        desk.queue.extend(wanted);
+        desk.queued
+    }
+
+    /// The connection is lost: nothing is confirmed any more. Answers how many channels are still wanted.
+    pub(crate) fn disconnected(&self) -> usize {
+        {
+            let mut desk = self.desk();
+            desk.up = false;
+            desk.taken = desk.queued;
+            desk.queue = VecDeque::new();
+            desk.leaving = VecDeque::new();
+        }
+        self.map.channels.retain(|_, entry| {
+            entry.link = Link::Queued;
+            entry.lingering = false;
+            entry.left_again = false;
+            entry.wanted()
+        });
+        self.map.channels.len()
+    }
+
+    /// Takes up to `max` channels that are to be subscribed, and regards the command as written.
+    pub(crate) fn take_queued(&self, max: usize) -> Taken {
+        let (mut channels, total) = {
+            let mut desk = self.desk();
+            let n = desk.queue.len().min(max);
+            desk.taken += n as u64;
+            let channels: Vec<_> = desk.queue.drain(..n).collect();
+            desk.trim();
+            (channels, desk.taken)
+        };
+        channels.retain(|channel| {
+            // A channel that is gone, or queued twice, is no longer what it was queued as.
+            let Some(mut entry) = self.map.channels.get_mut(channel) else { return false };
+            let queued = entry.link == Link::Queued;
+            if queued {
+                entry.link = Link::Subscribing;
+            }
+            queued
+        });
+        Taken { channels, total }
+    }
+
+    /// The number of channels that are wanted or on their way out.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether channels are queued.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.desk().queue.is_empty()
+    }
+
+    /// When the next channel may be let go.
+    pub(crate) fn next_leave(&self) -> Option<Instant> {
+        self.desk().leaving.front().map(|(since, _)| *since + self.grace)
+    }
+
+    /// Takes up to `max` channels that nobody came back to, and regards the command as written.
+    pub(crate) fn take_leaving(&self, max: usize, now: Instant) -> Vec<Channel> {
+        let mut due = Vec::new();
+        {
+            let mut desk = self.desk();
+            while due.len() < max && desk.leaving.front().is_some_and(|(since, _)| *since + self.grace <= now) {
+                due.extend(desk.leaving.pop_front().map(|(_, channel)| channel));
+            }
+            desk.trim();
+        }
+        due.retain(|channel| {
+            let Some(mut entry) = self.map.channels.get_mut(channel) else { return false };
+            let again = std::mem::take(&mut entry.left_again);
+            entry.lingering = false;
+            if entry.wanted() || entry.link != Link::Live {
+                return false;
+            }
+            if again {
+                // It was wanted in between. Nobody noted when it was left again: the grace starts over.
+                let (name, entry) = entry.pair_mut();
+                self.linger(name, entry, now);
+                return false;
+            }
+            entry.link = Link::Unsubscribing;
+            true
+        });
+        due
+    }
+
+    /// Redis has confirmed a subscription. Answers the shards that waited for it.
+    pub(crate) fn confirmed(&self, channel: &Channel, now: Instant) -> ShardSet {
+        let Some(mut entry) = self.map.channels.get_mut(channel) else { return ShardSet::default() };
+        let (name, entry) = entry.pair_mut();
+        entry.link = Link::Live;
+        let waited = self.answered(name, entry);
+        entry.shards = entry.shards.union(waited);
+        if !entry.wanted() {
+            self.linger(name, entry, now);
+        }
+        waited
+    }
+
+    /// Redis refuses a channel: its entry goes. Answers the shards that waited for it or had it.
+    pub(crate) fn refused(&self, channel: &Channel) -> ShardSet {
+        let mut told = ShardSet::default();
+        self.map.channels.remove_if_mut(channel, |name, entry| {
+            told = self.answered(name, entry).union(entry.shards);
+            true
+        });
+        told
+    }
+
+    /// Redis has let a channel go.
+    pub(crate) fn left(&self, channel: &Channel) {
+        self.map.channels.remove_if_mut(channel, |name, entry| {
+            if !entry.wanted() {
+                return true;
+            }
+            entry.link = Link::Queued;
+            self.desk().enqueue(Channel::clone(name));
+            false
+        });
+    }
+
+    /// Empties an entry's waiting shards, because they are being answered.
+    fn answered(&self, name: &Channel, entry: &mut Entry) -> ShardSet {
+        let waited = std::mem::take(&mut entry.waiting);
+        if !waited.is_empty() {
+            let mut desk = self.desk();
+            for shard in waited.iter() {
+                desk.waits.remove(&(Channel::clone(name), shard));
+            }
+            desk.trim();
+        }
+        waited
+    }
+
+    /// Whether some shard waits for an answer.
+    pub(crate) fn has_waits(&self) -> bool {
+        !self.desk().waits.is_empty()
+    }
+
+    /// Gives up on what has been waiting since `before`. Answers who waited for what; their interest is gone.
+    pub(crate) fn expire(&self, before: Instant) -> Vec<(Channel, ShardId)> {
+        let mut due = Vec::new();
+        self.desk().waits.retain(|(channel, shard), since| {
+            let wait = *since > before;
+            if !wait {
+                due.push((Channel::clone(channel), *shard));
+            }
+            wait
+        });
+        due.retain(|(channel, shard)| {
+            let mut expired = false;
+            self.map.channels.remove_if_mut(channel, |name, entry| {
+                // The shard may have left in between, and even have come back.
+                expired =
+                    entry.waiting.contains(*shard) && !self.desk().waits.contains_key(&(Channel::clone(name), *shard));
+                if expired {
+                    entry.waiting.remove(*shard);
+                }
+                !entry.wanted() && entry.link == Link::Queued
+            });
+            expired
+        });
+        due
+    }
+}

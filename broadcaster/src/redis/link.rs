@@ -1,0 +1,480 @@
+//! One subscriber connection while it lives.
+//!
+//! A single task reads, routes, and writes subscriptions; whatever has arrived is decoded and routed as one burst.
+//! It reads on only when every shard that was given something has room again: until then Redis and TCP hold the rest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+
+use super::subscriber::Subscriber;
+use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
+use crate::broker::BrokerError;
+use crate::dispatch::Burst;
+use crate::envelope;
+use crate::inbox::Event;
+use crate::interest::ShardSet;
+use crate::payload::classify;
+use crate::publication::{Channel, Publication};
+use crate::stats::add;
+
+/// The size of the read buffer, in bytes. Only a payload that does not fit makes it grow, for as long as it takes.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// A read with less space than this is not worth its system call, in bytes.
+const MIN_READ: usize = 16 * 1024;
+
+/// How many commands may wait for their confirmations. With 512 channels each the confirmations stay far below the 8 MB
+/// at which Redis drops a slow subscriber (`client-output-buffer-limit pubsub 32mb 8mb 60`).
+const MAX_IN_FLIGHT: usize = 32;
+
+/// No further command is written while so many bytes of earlier ones wait for the socket.
+const MAX_UNWRITTEN: usize = 256 * 1024;
+
+/// At most one warning about oversized payloads in this time.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("Redis closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("nothing was heard from Redis for {0:?}")]
+    Silent(Duration),
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("Redis confirmed something else than was asked for")]
+    OutOfStep,
+    #[error("Redis sent an error: {0}")]
+    Error(String),
+}
+
+/// A command that Redis has not answered completely. Redis answers in the order of the commands.
+#[derive(Debug)]
+enum Command {
+    Subscribe {
+        channels: Vec<Channel>,
+        confirmed: usize,
+        /// How many channels had been taken from the queue before these. None for a channel that is tried again.
+        after: Option<u64>,
+    },
+    Unsubscribe {
+        channels: Vec<Channel>,
+        confirmed: usize,
+    },
+    Ping,
+}
+
+/// What is left to read of a payload that is not wanted.
+#[derive(Debug, Default)]
+struct Skip {
+    bytes: u64,
+}
+
+pub(crate) struct Link<'a> {
+    subscriber: &'a Subscriber,
+    stream: TcpStream,
+    input: BytesMut,
+    output: BytesMut,
+    in_flight: VecDeque<Command>,
+    /// Channels of a refused command, which are tried one by one to find the one that Redis refuses.
+    suspects: VecDeque<Channel>,
+    skip: Skip,
+    /// When something was last read, or the reader had a reason not to read.
+    heard: Instant,
+    /// When the PING was written that has not been answered.
+    probed: Option<Instant>,
+    /// The shards that had something of the last burst and may have no room.
+    touched: ShardSet,
+    /// Whether the reader waits for their room.
+    held: bool,
+    /// The subscriptions that the connection has to restore: so many taken from the queue, and all of them confirmed.
+    restore: Option<u64>,
+    taken: u64,
+}
+
+impl std::fmt::Debug for Link<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("in_flight", &self.in_flight.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Link<'a> {
+    pub(crate) fn new(subscriber: &'a Subscriber, stream: TcpStream) -> Self {
+        let restore = subscriber.channels.connected();
+        Self {
+            subscriber,
+            stream,
+            input: BytesMut::with_capacity(READ_BUFFER),
+            output: BytesMut::new(),
+            in_flight: VecDeque::new(),
+            suspects: VecDeque::new(),
+            skip: Skip::default(),
+            heard: Instant::now(),
+            probed: None,
+            touched: ShardSet::default(),
+            held: false,
+            restore: Some(restore),
+            taken: 0,
+        }
+    }
+
+    /// When something was last read.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Runs the connection until it is lost.
+    pub(crate) async fn run(&mut self) -> Lost {
+        match self.drive().await {
+            Ok(never) => match never {},
+            Err(lost) => lost,
+        }
+    }
+
+    async fn drive(&mut self) -> Result<std::convert::Infallible, Lost> {
+        let mut timer: std::pin::Pin<Box<Sleep>> = Box::pin(sleep_until(self.next_timer().into()));
+        loop {
+            self.write_commands();
+            self.check_restored();
+            let next = tokio::time::Instant::from_std(self.next_timer());
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
+            }
+            let full = self.subscriber.dispatcher.full(self.touched);
+            if full.is_empty() {
+                self.make_space();
+            } else {
+                add(&self.subscriber.stats.backpressure_waits, u64::from(!self.held));
+            }
+            self.held = !full.is_empty();
+            self.touched = full;
+            let (mut read, mut write) = self.stream.split();
+            tokio::select! {
+                result = read.read_buf(&mut self.input), if full.is_empty() => {
+                    if result? == 0 {
+                        return Err(Lost::Closed);
+                    }
+                    self.heard = Instant::now();
+                    self.probed = None;
+                    self.take_input()?;
+                }
+                result = write.write_buf(&mut self.output), if !self.output.is_empty() => {
+                    if result? == 0 {
+                        return Err(Lost::Closed);
+                    }
+                    if self.output.is_empty() {
+                        self.output = BytesMut::new();
+                    }
+                }
+                () = self.subscriber.dispatcher.room(full), if !full.is_empty() => self.silence_is_ours(),
+                () = self.subscriber.channels.work.notified() => {}
+                () = timer.as_mut() => {
+                    if full.is_empty() {
+                        self.probe()?;
+                    } else {
+                        self.silence_is_ours();
+                    }
+                    timer.as_mut().reset(self.next_timer().into());
+                }
+            }
+        }
+    }
+
+    /// Nothing was read because a shard had no room: that is no sign of Redis being away.
+    fn silence_is_ours(&mut self) {
+        self.heard = Instant::now();
+        self.probed = None;
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn next_timer(&self) -> Instant {
+        let settings = &self.subscriber.settings;
+        let probe = match self.probed {
+            Some(probed) => probed + settings.io_timeout,
+            None => self.heard + settings.probe_interval,
+        };
+        let leave = (self.in_flight.len() < MAX_IN_FLIGHT).then(|| self.subscriber.channels.next_leave()).flatten();
+        leave.map_or(probe, |leave| leave.min(probe))
+    }
+
+    fn probe(&mut self) -> Result<(), Lost> {
+        let settings = &self.subscriber.settings;
+        let now = Instant::now();
+        match self.probed {
+            Some(probed) if now >= probed + settings.io_timeout => Err(Lost::Silent(now - self.heard)),
+            None if now >= self.heard + settings.probe_interval => {
+                command(&mut self.output, &[b"PING"]);
+                self.in_flight.push_back(Command::Ping);
+                self.probed = Some(now);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that the next read has space, and gives back what a large payload has left behind.
+    fn make_space(&mut self) {
+        let space = self.input.capacity() - self.input.len();
+        if space >= MIN_READ && self.input.capacity() <= READ_BUFFER {
+            return;
+        }
+        if self.input.is_empty() && self.input.capacity() > READ_BUFFER {
+            self.input = BytesMut::with_capacity(READ_BUFFER);
+        } else if space < MIN_READ {
+            self.input.reserve(READ_BUFFER.saturating_sub(self.input.len()).max(MIN_READ));
+        }
+    }
+
+    /// Decodes and routes what has arrived.
+    fn take_input(&mut self) -> Result<(), Lost> {
+        let max_payload = self.subscriber.settings.max_payload;
+        if self.skip_unwanted() {
+            return Ok(());
+        }
+        // A front that is not whole stays where it is, and is not copied.
+        if let Parsed::Incomplete(need) = parse(&self.input, max_payload)? {
+            self.input.reserve(need.saturating_sub(self.input.len()));
+            return Ok(());
+        }
+        let received = Instant::now();
+        let arrived = self.input.split().freeze();
+        let subscriber = self.subscriber;
+        let mut burst = subscriber.dispatcher.burst();
+        let (mut messages, mut bytes) = (0, 0);
+        let mut at = 0;
+        let outcome = loop {
+            let rest = &arrived[at..];
+            let (item, taken) = match parse(rest, max_payload) {
+                Ok(Parsed::Item(item, taken)) => (item, taken),
+                Ok(Parsed::Incomplete(need)) => {
+                    self.input.reserve(need.max(MIN_READ));
+                    self.input.extend_from_slice(rest);
+                    break Ok(());
+                }
+                Err(error) => break Err(error.into()),
+            };
+            match item {
+                Item::Message { channel, payload } => {
+                    messages += 1;
+                    bytes += payload.len() as u64;
+                    let payload = arrived.slice(at + payload.start..at + payload.end);
+                    subscriber.route(&mut burst, &rest[channel], payload, received);
+                }
+                Item::Oversized { channel, length } => {
+                    subscriber.oversized(&rest[channel], length);
+                    at += taken;
+                    let tail = &arrived[at..];
+                    self.skip.bytes = length.saturating_add(2);
+                    let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(tail.len());
+                    self.skip.bytes -= here as u64;
+                    at += here;
+                    if self.skip.bytes > 0 {
+                        break Ok(());
+                    }
+                    continue;
+                }
+                reply => {
+                    burst.forget();
+                    if let Err(lost) = self.take_reply(reply, rest) {
+                        break Err(lost);
+                    }
+                }
+            }
+            at += taken;
+        };
+        burst.received(messages, bytes);
+        self.touched = self.touched.union(burst.flush());
+        outcome
+    }
+
+    /// Drops what has arrived of an unwanted payload. Answers whether nothing else has arrived.
+    fn skip_unwanted(&mut self) -> bool {
+        let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(self.input.len());
+        self.input.advance(here);
+        self.skip.bytes -= here as u64;
+        self.input.is_empty()
+    }
+
+    /// An answer to the oldest command.
+    fn take_reply(&mut self, reply: Item, rest: &[u8]) -> Result<(), Lost> {
+        let prefix = &self.subscriber.settings.prefix;
+        let is = |name: &[u8], channel: &Channel| {
+            name.strip_prefix(prefix.as_bytes()).is_some_and(|name| name == channel.as_bytes())
+        };
+        let done = match (reply, self.in_flight.front_mut()) {
+            (Item::Subscribed(name), Some(Command::Subscribe { channels, confirmed, .. })) => {
+                let Some(channel) = channels.get(*confirmed).filter(|channel| is(&rest[name], channel)) else {
+                    return Err(Lost::OutOfStep);
+                };
+                *confirmed += 1;
+                let told = self.subscriber.confirmed(channel);
+                self.touched = self.touched.union(told);
+                *confirmed == channels.len()
+            }
+            (Item::Unsubscribed(name), Some(Command::Unsubscribe { channels, confirmed })) => {
+                let Some(channel) = channels.get(*confirmed).filter(|channel| is(&rest[name], channel)) else {
+                    return Err(Lost::OutOfStep);
+                };
+                *confirmed += 1;
+                self.subscriber.channels.left(channel);
+                *confirmed == channels.len()
+            }
+            (Item::Pong, Some(Command::Ping)) => true,
+            (Item::Error(text), Some(_)) => return self.take_error(&String::from_utf8_lossy(&rest[text])),
+            (Item::Error(text), None) => return Err(Lost::Error(String::from_utf8_lossy(&rest[text]).into_owned())),
+            _ => return Err(Lost::OutOfStep),
+        };
+        if done {
+            self.in_flight.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The oldest command was refused as a whole.
+    fn take_error(&mut self, text: &str) -> Result<(), Lost> {
+        match self.in_flight.pop_front() {
+            // A user who may not PING is answered all the same.
+            Some(Command::Ping) => Ok(()),
+            Some(Command::Subscribe { channels, confirmed: 0, .. }) if refuses_channels(text) => {
+                if let [channel] = channels.as_slice() {
+                    let told = self.subscriber.refused(channel, text);
+                    self.touched = self.touched.union(told);
+                } else {
+                    self.suspects.extend(channels);
+                }
+                Ok(())
+            }
+            _ => Err(Lost::Error(text.to_owned())),
+        }
+    }
+
+    /// Puts into the output what there is to subscribe and to let go.
+    fn write_commands(&mut self) {
+        let Subscriber { settings, channels, stats, .. } = self.subscriber;
+        while self.in_flight.len() < MAX_IN_FLIGHT && self.output.len() < MAX_UNWRITTEN {
+            let (batch, after) = if let Some(suspect) = self.suspects.pop_front() {
+                (vec![suspect], None)
+            } else {
+                let taken = channels.take_queued(settings.subscribe_batch);
+                let after = std::mem::replace(&mut self.taken, taken.total);
+                (taken.channels, Some(after))
+            };
+            if !batch.is_empty() {
+                channels_command(&mut self.output, "SUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+                self.in_flight.push_back(Command::Subscribe { channels: batch, confirmed: 0, after });
+                add(&stats.subscribe_batches, 1);
+                continue;
+            }
+            if channels.has_queued() {
+                continue;
+            }
+            let batch = channels.take_leaving(settings.subscribe_batch, Instant::now());
+            if batch.is_empty() {
+                return;
+            }
+            stats.subscribed_channels.fetch_sub(batch.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+            self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });
+            add(&stats.unsubscribe_batches, 1);
+        }
+    }
+
+    /// Whether everything that was wanted when the connection was made is confirmed.
+    fn check_restored(&mut self) {
+        let Some(restore) = self.restore else { return };
+        let outstanding = self.taken < restore
+            || !self.suspects.is_empty()
+            || self.in_flight.iter().any(|command| match command {
+                Command::Subscribe { after, .. } => after.is_none_or(|after| after < restore),
+                Command::Unsubscribe { .. } | Command::Ping => false,
+            });
+        if !outstanding {
+            self.restore = None;
+            self.subscriber.restored();
+        }
+    }
+}
+
+/// Whether an error to SUBSCRIBE is about the channels. Other errors are about the connection: it is made anew, and its
+/// handshake tells what is wrong.
+fn refuses_channels(error: &str) -> bool {
+    ["NOPERM", "MOVED", "CROSSSLOT", "ERR"].iter().any(|code| error.starts_with(code))
+}
+
+impl Subscriber {
+    /// Routes a message to the shards that want it.
+    fn route(&self, burst: &mut Burst<'_>, channel: &[u8], payload: Bytes, received: Instant) {
+        let name = channel
+            .strip_prefix(self.settings.prefix.as_bytes())
+            .and_then(|name| simdutf8::basic::from_utf8(name).ok());
+        let Some(name) = name else {
+            // Only names that were subscribed come back; this one was not.
+            add(&self.stats.malformed, 1);
+            return;
+        };
+        burst.route(name, |channel| match envelope::decode(payload) {
+            Ok(content) => Some(Publication {
+                channel,
+                payload: classify(content.data),
+                offset: 0,
+                epoch: Arc::clone(&self.epoch),
+                info: content.info.map(Arc::new),
+                tags: content.tags,
+                received,
+            }),
+            Err(error) => {
+                add(&self.stats.malformed, 1);
+                tracing::debug!(%channel, %error, "a message was dropped");
+                None
+            }
+        });
+    }
+
+    /// A message is skipped because of its size.
+    fn oversized(&self, channel: &[u8], length: u64) {
+        add(&self.stats.oversized, 1);
+        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                channel = %String::from_utf8_lossy(channel),
+                length,
+                limit = self.settings.max_payload,
+                dropped_so_far = self.stats.oversized.load(std::sync::atomic::Ordering::Relaxed),
+                "a message was dropped because its payload is too long"
+            );
+        }
+    }
+
+    /// A channel is live. Answers the shards that were told.
+    fn confirmed(&self, channel: &Channel) -> ShardSet {
+        add(&self.stats.subscribed_channels, 1);
+        let told = self.channels.confirmed(channel, Instant::now());
+        self.tell(told, channel, &Ok(()));
+        told
+    }
+
+    /// A channel is refused. Answers the shards that were told.
+    fn refused(&self, channel: &Channel, error: &str) -> ShardSet {
+        add(&self.stats.subscribe_refused, 1);
+        tracing::warn!(%channel, error, "Redis refuses to subscribe a channel");
+        let told = self.channels.refused(channel);
+        self.tell(told, channel, &Err(BrokerError::Refused(error.into())));
+        told
+    }
+
+    fn tell(&self, shards: ShardSet, channel: &Channel, result: &Result<(), BrokerError>) {
+        for shard in shards.iter() {
+            let event = Event::Subscribed { channel: Channel::clone(channel), result: result.clone() };
+            self.dispatcher.tell(shard, event);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The task that keeps a subscriber connection to Redis: it connects, hands the connection to a [`Link`], and starts
+//! over when that is lost. Beside it, it gives up on subscribes that wait too long.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::backoff::Backoff;
+use super::channels::Channels;
+use super::connection::connect;
+use super::health::Health;
+use super::link::Link;
+use super::settings::{Endpoint, RedisSettings};
+use crate::broker::BrokerError;
+use crate::dispatch::Dispatcher;
+use crate::inbox::Event;
+use crate::stats::{BrokerStats, add};
+
+/// How exactly the time-out of a subscribe is kept.
+const EXPIRY_STEP: Duration = Duration::from_millis(100);
+
+/// What the subscriber task works with.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) settings: Arc<RedisSettings>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) stats: Arc<BrokerStats>,
+    pub(crate) health: Arc<Health>,
+    /// The epoch of channels without history.
+    pub(crate) epoch: Arc<str>,
+    /// When an oversized payload was last warned of.
+    pub(crate) warned: Mutex<Option<Instant>>,
+    /// The gap that is open: since when messages may have been missed.
+    pub(crate) gap: Mutex<Option<Instant>>,
+}
+
+impl Subscriber {
+    /// Runs until told to stop, or until nobody is left who could.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.keep_connected() => {}
+            () = self.expire_waits() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        self.channels.disconnected();
+        self.health.degrade("shut down");
+    }
+
+    async fn keep_connected(&self) {
+        let mut backoff = Backoff::new(self.settings.reconnect_first, self.settings.reconnect_longest);
+        let mut connected_before = false;
+        loop {
+            match connect(&self.endpoint, &self.settings).await {
+                Ok(stream) => {
+                    add(&self.stats.reconnects, u64::from(connected_before));
+                    connected_before = true;
+                    let mut link = Link::new(self, stream);
+                    let lost = link.run().await;
+                    if self.health.down().is_none() {
+                        backoff.reset();
+                    }
+                    self.lost(&lost.to_string(), link.heard());
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if self.health.down().as_deref() != Some(&error) {
+                        tracing::warn!(%error, "Redis cannot be subscribed to; trying again");
+                    }
+                    self.health.degrade(&error);
+                }
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// The connection is lost. Messages may have been missed since it was last heard.
+    fn lost(&self, reason: &str, heard: Instant) {
+        self.health.degrade(reason);
+        let channels = self.channels.disconnected();
+        self.stats.subscribed_channels.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.gap.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| {
+            add(&self.stats.gaps, 1);
+            heard
+        });
+        tracing::warn!(reason, channels, "the subscriber connection to Redis is lost; messages may be missed");
+    }
+
+    /// Everything that was wanted when the connection was made is confirmed.
+    pub(crate) fn restored(&self) {
+        self.health.restore();
+        let channels = self.channels.len();
+        match self.gap.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => tracing::info!(endpoint = %self.endpoint, channels, "subscribed to Redis"),
+            Some(since) => {
+                let gap = since.elapsed();
+                add(&self.stats.gap_ms, u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
+                tracing::warn!(
+                    endpoint = %self.endpoint,
+                    channels,
+                    gap_ms = gap.as_millis(),
+                    "subscribed to Redis again; messages published in the gap are missed"
+                );
+            }
+        }
+    }
+
+    /// Tells shards whose subscribes Redis has not confirmed in time.
+    async fn expire_waits(&self) {
+        loop {
+            while !self.channels.has_waits() {
+                self.channels.waits.notified().await;
+            }
+            sleep(EXPIRY_STEP.min(self.settings.io_timeout)).await;
+            let Some(before) = Instant::now().checked_sub(self.settings.io_timeout) else { continue };
+            let expired = self.channels.expire(before);
+            add(&self.stats.subscribe_timeouts, expired.len() as u64);
+            for (channel, shard) in expired {
+                let result = Err(BrokerError::Timeout(self.settings.io_timeout));
+                self.dispatcher.tell(shard, Event::Subscribed { channel, result });
+            }
+        }
+    }
+}
