@@ -8,6 +8,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("http_server.internal_tls", TLS_SERVER_WHY, TLS),
     ("http_server.tls_autocert", TLS_SERVER_WHY, AUTOCERT),
     ("http_server", TLS_SERVER_WHY, &[("tls_external", "false", "TLS only for the clients' endpoints.")]),
+    ("http_server", "HTTP/2 is not built yet", &[("h2c_external", "false", "HTTP/2 without TLS for clients.")]),
     ("http_server.http3", "HTTP/3 is not built yet", &[("enabled", "false", "Serves HTTP/3.")]),
     ("tcp_server.tls", TLS_SERVER_WHY, TLS),
     ("engine.redis", "only one plain Redis server is built yet", REDIS_TOPOLOGY),
@@ -93,6 +94,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("uni_grpc.tls", TRANSPORT_WHY, TLS),
     ("emulation", TRANSPORT_WHY, EMULATION),
     ("init", TRANSPORT_WHY, ENABLED_ONLY),
+    ("dev", "demo.enabled serves a demo page", ENABLED_ONLY),
     ("admin", "the operators' console is not built yet", ADMIN),
     ("debug", "profiles over HTTP are not built yet", DEBUG),
     ("swagger", "the description of the API is not served yet", SWAGGER),
@@ -181,6 +183,7 @@ const TOKEN: &[LaterRow] = &[
     ("issuer", "\"\"", "Issuer that tokens must have."),
     ("issuer_regex", "\"\"", "Expression that their issuer must match."),
     ("user_id_claim", "\"\"", "Claim that names the user."),
+    ("insecure_skip_jwks_endpoint_safety_check", "false", "Lets a token choose a part of the keys' address."),
 ];
 
 const PERSONAL_CHANNEL: &[LaterRow] = &[
@@ -196,6 +199,7 @@ const PROXY: &[LaterRow] = &[
     ("timeout", "\"1s\"", "How long an answer may take."),
     ("http_headers", "[]", "Headers of the client's request that are passed on."),
     ("grpc_metadata", "[]", "Metadata that is passed on."),
+    ("emulated_headers", "[]", "Headers that clients send in their connect command, passed on."),
     ("binary_encoding", "false", "Sends data as base64."),
     ("include_connection_meta", "false", "Sends the connection's meta data."),
     ("http.static_headers", "{}", "Headers that every request gets."),
@@ -296,6 +300,7 @@ const WEBSOCKET_COMPRESSION: &[LaterRow] = &[
     ("compression", "false", "Compresses messages (permessage-deflate)."),
     ("compression_min_size", "0", "Shortest message that is compressed."),
     ("compression_level", "1", "Effort of compression."),
+    ("decompressed_message_size_limit", "0", "Longest message from a client once decompressed."),
 ];
 
 const HTTP_TRANSPORT_SSE: &[LaterRow] = &[
