@@ -34,13 +34,13 @@ pub enum Command {
 /// The flags for the settings that one types; they win over variables and file.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Options {
-    /// Configuration file: TOML, YAML or JSON by its extension [default: tidegate.{toml,yaml,json} if there is one].
+    /// Configuration file: TOML, YAML or JSON by its extension. Without it, tidegate.toml, .yaml or .json in the working directory, if there is one.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// For trying out: loopback only, anonymous clients, any origin, a made-up API key, the demo page.
     #[arg(long, global = true)]
     pub dev: bool,
-    /// Take messages from this Redis: redis://[user[:password]@]host[:port][/db].
+    /// Take messages from this Redis: `redis://[user[:password]@]host[:port][/db]`.
     #[arg(long, global = true, value_name = "URL")]
     pub redis: Option<String>,
     /// Where clients connect over HTTP: address and port, or a port alone.

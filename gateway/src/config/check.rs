@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::rooms::{Config, EngineType};
-use super::settings::{Origin, Settings};
+use super::rooms::{Config, EngineType, RedisEngine};
+use super::settings::Settings;
 use super::units::format_duration;
 
 /// Fits the defaults to what is set: an unset `shutdown.drain` is no longer than `shutdown.timeout`, and an unset
@@ -134,12 +134,10 @@ fn namespaces(config: &Config, settings: &mut Settings) {
         let origin = settings.get(&path).map(|setting| setting.origin.clone()).unwrap_or_default();
         let name = namespace.name.as_str();
         if name.is_empty() {
-            if !settings.has_failed(&path) {
-                let sibling = format!("channel.namespaces[{position}].");
-                let origin =
-                    settings.iter().find(|(path, _)| path.starts_with(&sibling)).map(|(_, set)| set.origin.clone());
+            let entry = format!("channel.namespaces[{position}]");
+            if !settings.has_failed(&path) && !settings.has_failed(&entry) {
                 let message = "is missing: every namespace needs a name, as name = \"chat\"".to_owned();
-                settings.problem(origin.unwrap_or(Origin::Default), path, message);
+                settings.problem(settings.entry_origin("channel.namespaces", position), path, message);
             }
             continue;
         }
@@ -160,9 +158,11 @@ fn namespaces(config: &Config, settings: &mut Settings) {
 /// What is allowed, and probably not meant.
 fn oddities(config: &Config, settings: &mut Settings) {
     let mut notices = Vec::new();
+    let defaults = RedisEngine::default();
     let redis = settings.iter().find(|(path, _)| path.starts_with("engine.redis."));
+    let redis = redis.filter(|_| config.engine.redis != defaults);
     if let (EngineType::Memory, Some((path, setting))) = (config.engine.kind, redis) {
-        notices.push(format!("{}: {path} has no effect while engine.type is \"memory\"", setting.origin));
+        notices.push(format!("{}: {path} has no effect: engine.type is \"memory\"", setting.origin));
     }
     let api = &config.http_api;
     if !api.disabled && !api.insecure && api.key.is_empty() {

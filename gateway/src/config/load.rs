@@ -108,6 +108,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         }
         Err(message) => settings.problem(Origin::Default, String::new(), message),
     }
+    settings.sort_problems();
     Err(Problems { problems: settings.problems, notices: settings.notices })
 }
 

@@ -7,7 +7,7 @@
 //! - [`source`]: reading files and variables into layers;
 //! - [`load`](mod@load): all of it together, into a [`Config`] or the list of everything that is wrong;
 //! - [`check`]: what must hold between keys;
-//! - [`print`]: `default-config`, `check-config` and the table of the documentation.
+//! - [`print`](mod@print): `default-config`, `check-config` and the table of the documentation.
 
 pub mod check;
 pub mod keys;

@@ -75,8 +75,8 @@ pub struct Setting {
 #[derive(Debug, Default)]
 pub struct Settings {
     set: BTreeMap<String, Setting>,
-    /// Lengths of the lists of tables.
-    lists: BTreeMap<String, usize>,
+    /// The lists of tables, with where each entry comes from.
+    lists: BTreeMap<String, Vec<Origin>>,
     failed: BTreeSet<String>,
     /// Whether keys of features that are not built are left out with a notice.
     skip_unsupported: bool,
@@ -128,12 +128,16 @@ impl Settings {
     fn add_list(&mut self, path: &str, entries: &[Value], origin: &dyn Fn(&str) -> Origin) {
         let prefix = format!("{path}[");
         self.set.retain(|set, _| !set.starts_with(&prefix));
-        self.lists.insert(path.to_owned(), entries.len());
+        let origins = (0..entries.len()).map(|position| origin(&format!("{path}[{position}]")));
+        self.lists.insert(path.to_owned(), origins.collect());
         for (position, entry) in entries.iter().enumerate() {
             let path = format!("{path}[{position}]");
             match entry {
                 Value::Object(members) => self.add_members(&path, members, origin),
-                _ => self.problem(origin(&path), path, "expected a table of keys".to_owned()),
+                _ => {
+                    self.failed.insert(path.clone());
+                    self.problem(origin(&path), path, "expected a table of keys".to_owned());
+                }
             }
         }
     }
@@ -206,9 +210,20 @@ impl Settings {
         self.set.iter().map(|(path, setting)| (path.as_str(), setting))
     }
 
-    /// The number of entries of a list of tables.
-    pub fn entries(&self, list: &str) -> usize {
-        self.lists.get(list).copied().unwrap_or(0)
+    /// Where an entry of a list of tables comes from.
+    pub fn entry_origin(&self, list: &str, position: usize) -> Origin {
+        self.lists.get(list).and_then(|origins| origins.get(position)).cloned().unwrap_or_default()
+    }
+
+    /// Puts the problems into the order of the sources and, within a file, of its lines.
+    pub fn sort_problems(&mut self) {
+        self.problems.sort_by_key(|problem| match &problem.origin {
+            Origin::Default => (0, 0),
+            Origin::Dev => (1, 0),
+            Origin::File { line, .. } => (2, line.unwrap_or(0)),
+            Origin::Variable(_) => (3, 0),
+            Origin::Flag(_) => (4, 0),
+        });
     }
 
     /// A path with its value and origin, for messages: `client.ping_interval = "25s" (default)`.
@@ -228,8 +243,8 @@ impl Settings {
     /// A value that passed its [`Kind`] and yet does not fit its field: a fault of the key table.
     pub fn to_config(&self) -> Result<Config, String> {
         let mut tree = super::keys::to_tree(&Config::default());
-        for (list, length) in &self.lists {
-            let entries = vec![Value::Object(Map::from_iter([("name".to_owned(), "".into())])); *length];
+        for (list, origins) in &self.lists {
+            let entries = vec![Value::Object(Map::from_iter([("name".to_owned(), "".into())])); origins.len()];
             put(&mut tree, list, Value::Array(entries));
         }
         for (path, setting) in &self.set {

@@ -125,7 +125,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 /// Writes a size so that [`parse_size`] reads the same back: in the largest binary unit that divides it.
 pub fn format_size(bytes: u64) -> String {
-    let whole = SIZE_UNITS.iter().take(3).find(|(_, scale)| bytes >= *scale && bytes % scale == 0);
+    let whole = SIZE_UNITS.iter().take(3).find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale));
     whole.map_or_else(|| bytes.to_string(), |(unit, scale)| format!("{}{unit}", bytes / scale))
 }
 

@@ -246,18 +246,21 @@ fn mask_passwords(value: &Value) -> Value {
     }
 }
 
-/// Whether a value says the same as the default of a key that has no effect yet. Everything empty is equal
-/// (`false`, `0`, `""`, `[]`, `{}`), and so are two writings of one duration, number or flag.
-pub fn is_same(default: &Value, value: &Value) -> bool {
-    let empty = |value: &Value| match value {
+fn is_empty(value: &Value) -> bool {
+    match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => matches!(text.as_str(), "" | "0" | "0s" | "false" | "[]" | "{}"),
         Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-    };
-    if value == default || (empty(default) && empty(value)) {
+        Value::Object(members) => members.values().all(is_empty),
+    }
+}
+
+/// Whether a value says the same as the default of a key that has no effect yet. Everything empty is equal
+/// (`false`, `0`, `""`, `[]`, a table of nothing but such), and so are two writings of one duration, number or flag.
+pub fn is_same(default: &Value, value: &Value) -> bool {
+    if value == default || (is_empty(default) && is_empty(value)) {
         return true;
     }
     let (Ok(default), Ok(value)) = (text(default), text(value)) else { return false };

@@ -8,14 +8,16 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("http_server.internal_tls", TLS_SERVER_WHY, TLS),
     ("http_server.tls_autocert", TLS_SERVER_WHY, AUTOCERT),
     ("http_server", TLS_SERVER_WHY, &[("tls_external", "false", "TLS only for the clients' endpoints.")]),
+    ("http_server", "HTTP/2 is not built yet", &[("h2c_external", "false", "HTTP/2 without TLS for clients.")]),
     ("http_server.http3", "HTTP/3 is not built yet", &[("enabled", "false", "Serves HTTP/3.")]),
     ("tcp_server.tls", TLS_SERVER_WHY, TLS),
     ("engine.redis", "only one plain Redis server is built yet", REDIS_TOPOLOGY),
     ("engine.redis", PRESENCE_WHY, REDIS_PRESENCE),
     ("engine.redis.tls", "TLS to Redis is not built yet", TLS),
     ("engine.redis.sentinel_tls", "Redis Sentinel is not built yet", TLS),
-    ("broker", "engine.type is the only choice yet: set that", ENABLED_TYPE),
-    ("presence_manager", PRESENCE_WHY, ENABLED_TYPE),
+    ("broker", "engine.type is the only choice yet: set that", SEPARATE_BROKER),
+    ("presence_manager", PRESENCE_WHY, SEPARATE_BROKER),
+    ("", MAPS_WHY, &[("map_broker", "{}", "What carries map subscriptions.")]),
     ("client", TOKENS_WHY, CLIENT_TOKENS),
     ("client", HISTORY_WHY, CLIENT_HISTORY),
     ("client", PRESENCE_WHY, &[("presence_update_interval", "\"27s\"", "Time between two renewals of presence.")]),
@@ -33,6 +35,12 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("client.proxy.refresh.grpc.tls", PROXY_WHY, TLS),
     ("client.connect_code_to_unidirectional_disconnect", TRANSPORT_WHY, CODE_TRANSFORMS),
     ("channel", HISTORY_WHY, &[("history_meta_ttl", "\"720h\"", "How long a channel's position is remembered.")]),
+    (
+        "channel",
+        "set it in channel.without_namespace and in each namespace",
+        &[("publication_data_format", "\"\"", "What published data must be, unless a namespace says otherwise.")],
+    ),
+    ("channel.proxy", MAPS_WHY, PROXY_MAPS),
     ("channel.proxy.subscribe", PROXY_WHY, PROXY),
     ("channel.proxy.subscribe.http.tls", PROXY_WHY, TLS),
     ("channel.proxy.subscribe.grpc.tls", PROXY_WHY, TLS),
@@ -50,11 +58,13 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("channel.without_namespace", PROXY_WHY, OPTIONS_PROXY),
     ("channel.without_namespace", TOKENS_WHY, OPTIONS_USERS),
     ("channel.without_namespace", DELIVERY_WHY, OPTIONS_DELIVERY),
+    ("channel.without_namespace", MAPS_WHY, OPTIONS_MAPS),
     ("channel.namespaces[]", PRESENCE_WHY, OPTIONS_PRESENCE),
     ("channel.namespaces[]", HISTORY_WHY, OPTIONS_HISTORY),
     ("channel.namespaces[]", PROXY_WHY, OPTIONS_PROXY),
     ("channel.namespaces[]", TOKENS_WHY, OPTIONS_USERS),
     ("channel.namespaces[]", DELIVERY_WHY, OPTIONS_DELIVERY),
+    ("channel.namespaces[]", MAPS_WHY, OPTIONS_MAPS),
     ("rpc", RPC_WHY, RPC),
     ("rpc.without_namespace", RPC_WHY, RPC_OPTIONS),
     ("rpc.ping", RPC_WHY, RPC_PING),
@@ -84,6 +94,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("uni_grpc.tls", TRANSPORT_WHY, TLS),
     ("emulation", TRANSPORT_WHY, EMULATION),
     ("init", TRANSPORT_WHY, ENABLED_ONLY),
+    ("dev", "demo.enabled serves a demo page", ENABLED_ONLY),
     ("admin", "the operators' console is not built yet", ADMIN),
     ("debug", "profiles over HTTP are not built yet", DEBUG),
     ("swagger", "the description of the API is not served yet", SWAGGER),
@@ -98,6 +109,7 @@ const HISTORY_WHY: &str = "history and recovery are not built yet";
 const PROXY_WHY: &str = "proxying events to a backend is not built yet";
 const TRANSPORT_WHY: &str = "only WebSocket and raw TCP are built yet";
 const RPC_WHY: &str = "RPC is not built yet: clients get error 108";
+const MAPS_WHY: &str = "map and shared poll subscriptions are not built yet";
 const DELIVERY_WHY: &str = "rules of delivery by channel are not built yet";
 
 const TLS: &[LaterRow] = &[
@@ -136,9 +148,11 @@ const REDIS_PRESENCE: &[LaterRow] = &[
     ("presence_user_mapping", "false", "Keeps users of a channel apart, for quick statistics."),
 ];
 
-const ENABLED_TYPE: &[LaterRow] = &[
+const SEPARATE_BROKER: &[LaterRow] = &[
     ("enabled", "false", "Chooses this part apart from the engine."),
-    ("type", "\"memory\"", "Which kind: memory or redis."),
+    ("type", "\"memory\"", "Which kind: memory, redis or nats."),
+    ("redis", "{}", "Its connection to Redis."),
+    ("nats", "{}", "Its connection to NATS."),
 ];
 
 const CLIENT_TOKENS: &[LaterRow] = &[
@@ -169,6 +183,7 @@ const TOKEN: &[LaterRow] = &[
     ("issuer", "\"\"", "Issuer that tokens must have."),
     ("issuer_regex", "\"\"", "Expression that their issuer must match."),
     ("user_id_claim", "\"\"", "Claim that names the user."),
+    ("insecure_skip_jwks_endpoint_safety_check", "false", "Lets a token choose a part of the keys' address."),
 ];
 
 const PERSONAL_CHANNEL: &[LaterRow] = &[
@@ -184,6 +199,7 @@ const PROXY: &[LaterRow] = &[
     ("timeout", "\"1s\"", "How long an answer may take."),
     ("http_headers", "[]", "Headers of the client's request that are passed on."),
     ("grpc_metadata", "[]", "Metadata that is passed on."),
+    ("emulated_headers", "[]", "Headers that clients send in their connect command, passed on."),
     ("binary_encoding", "false", "Sends data as base64."),
     ("include_connection_meta", "false", "Sends the connection's meta data."),
     ("http.static_headers", "{}", "Headers that every request gets."),
@@ -215,6 +231,7 @@ const OPTIONS_HISTORY: &[LaterRow] = &[
     ("force_recovery", "false", "Every subscription recovers what it missed."),
     ("allow_recovery", "false", "Recovers where the client asks."),
     ("force_recovery_mode", "\"\"", "What is recovered: stream, or cache for the newest only."),
+    ("auto_cache_recovery", "false", "Recovers at every subscription, asked or not."),
     ("allowed_delta_types", "[]", "Kinds of delta compression that clients may ask for."),
     ("delta_publish", "false", "Publishes as deltas unless told otherwise."),
     ("allow_history_for_client", "false", "Every client with a user id may ask for history."),
@@ -236,6 +253,20 @@ const OPTIONS_PROXY: &[LaterRow] = &[
 
 const OPTIONS_USERS: &[LaterRow] =
     &[("allow_user_limited_channels", "false", "Users named behind the user boundary may subscribe.")];
+
+const OPTIONS_MAPS: &[LaterRow] = &[
+    ("subscription_type", "\"stream\"", "Kind of the subscriptions: stream, map, shared_poll and others."),
+    ("map", "{}", "Settings of map subscriptions."),
+    ("shared_poll", "{}", "Settings of shared poll subscriptions."),
+    ("map_clients_presence_channel_prefix", "\"\"", "Where the map of present clients is."),
+    ("map_users_presence_channel_prefix", "\"\"", "Where the map of present users is."),
+];
+
+const PROXY_MAPS: &[LaterRow] = &[
+    ("map_publish", "{}", "Asks the backend about changes of maps."),
+    ("map_remove", "{}", "Asks the backend about removals from maps."),
+    ("shared_poll_refresh", "{}", "Asks the backend for new data."),
+];
 
 const OPTIONS_DELIVERY: &[LaterRow] = &[
     ("allow_tags_filter", "false", "Clients may filter publications by tags."),
@@ -269,6 +300,7 @@ const WEBSOCKET_COMPRESSION: &[LaterRow] = &[
     ("compression", "false", "Compresses messages (permessage-deflate)."),
     ("compression_min_size", "0", "Shortest message that is compressed."),
     ("compression_level", "1", "Effort of compression."),
+    ("decompressed_message_size_limit", "0", "Longest message from a client once decompressed."),
 ];
 
 const HTTP_TRANSPORT_SSE: &[LaterRow] = &[
