@@ -42,7 +42,7 @@ pub type ChannelCheck = Arc<dyn Fn(&str) -> Result<(), ApiError> + Send + Sync>;
 /// Bounds of the API.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
-    /// Where it lives, `/api` by default. Without a slash at the end.
+    /// Where it lives, `/api` by default; a path that [`crate::http::site::check_prefix`] accepts.
     pub prefix: String,
     /// The largest request body in bytes; above it the answer is 413.
     pub max_body: usize,

@@ -21,7 +21,7 @@ use super::*;
 /// Notes publishes; the channel `away` fails; can wait with its answers until several publishes are there.
 #[derive(Default)]
 pub(crate) struct Notebook {
-    published: Mutex<Vec<(String, Bytes, Vec<(String, String)>)>>,
+    published: Mutex<Vec<PublishRequest>>,
     interest: InterestMap,
     history: AtomicBool,
     /// Publishes are answered only once so many have come in.
@@ -35,7 +35,7 @@ impl Notebook {
     fn payloads(&self) -> Vec<(String, String)> {
         let published = self.published.lock().unwrap();
         let text = |data: &Bytes| String::from_utf8_lossy(data).into_owned();
-        published.iter().map(|(channel, data, _)| (channel.clone(), text(data))).collect()
+        published.iter().map(|request| (request.channel.to_string(), text(&request.data))).collect()
     }
 }
 
@@ -51,7 +51,7 @@ impl Broker for Notebook {
             return Box::pin(async { Err(BrokerError::Disconnected("connection refused".into())) });
         }
         let mut published = self.published.lock().unwrap();
-        published.push((request.channel.to_string(), request.data, request.tags.into_iter().collect()));
+        published.push(request);
         let offset = if self.history.load(SeqCst) { published.len() as u64 } else { 0 };
         let answer = Published { offset, epoch: if offset > 0 { "e".to_owned() } else { String::new() } };
         let (there, wanted, came_in) = (published.len() as u64, self.wait_for.load(SeqCst), self.came_in.clone());
@@ -163,9 +163,10 @@ async fn publish_hands_on_channel_data_and_tags_untouched() {
     let body = r#"{"channel":"news","data":{ "a": [1.50, "\u00e9"] },"tags":{"lang":"de"}, "unknown member": 1}"#;
     assert_eq!(fixture.text("/api/publish", body).await, (StatusCode::OK, r#"{"result":{}}"#.to_owned()));
     let published = fixture.broker.published.lock().unwrap();
-    let (channel, data, tags) = &published[0];
-    assert_eq!((channel.as_str(), &data[..]), ("news", br#"{ "a": [1.50, "\u00e9"] }"#.as_slice()));
-    assert_eq!(tags, &[("lang".to_owned(), "de".to_owned())]);
+    let PublishRequest { channel, data, tags, info } = &published[0];
+    assert_eq!((&**channel, &data[..]), ("news", br#"{ "a": [1.50, "\u00e9"] }"#.as_slice()));
+    assert_eq!(tags.iter().collect::<Vec<_>>(), [(&"lang".to_owned(), &"de".to_owned())]);
+    assert!(info.is_none());
 }
 
 #[tokio::test]
@@ -174,7 +175,7 @@ async fn publish_answers_with_offset_and_epoch_where_there_is_history() {
     fixture.broker.history.store(true, SeqCst);
     let answer = fixture.ok("/api/publish", json!({"channel": "c", "b64data": "AP8="})).await;
     assert_eq!(answer, json!({"result": {"offset": 1, "epoch": "e"}}));
-    assert_eq!(fixture.broker.published.lock().unwrap()[0].1, [0, 255].as_slice());
+    assert_eq!(fixture.broker.published.lock().unwrap()[0].data, [0, 255].as_slice());
 }
 
 #[tokio::test]

@@ -5,10 +5,15 @@
 //!
 //! - [`prefixed`]: a socket whose first bytes were read already;
 //! - [`serve`]: one connection from its first request to its end, and a listener of its own for the operators' port;
-//! - [`reply`]: the few shapes of answers that every route shares;
+//! - [`site`]: what the clients' port serves beside WebSocket;
+//! - [`demo`]: the demo page of `--dev`;
+//! - [`reply`]: the few shapes of answers that every route shares.
 
+pub mod demo;
 pub mod prefixed;
 pub mod reply;
 pub mod serve;
+pub mod site;
 
+pub use demo::Demo;
 pub use serve::{HttpSettings, serve_connection, serve_listener};

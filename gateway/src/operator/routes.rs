@@ -38,7 +38,7 @@ pub fn router(operator: Arc<Operator>) -> Router {
             "/health/startup",
             get(|State(operator): State<Arc<Operator>>| async move { report(operator.health.startup()) }),
         )
-        .fallback(|uri: Uri| reply::not_found(uri, PATHS))
+        .fallback(|uri: Uri| async move { reply::not_found(&uri, PATHS) })
         .with_state(operator)
 }
 

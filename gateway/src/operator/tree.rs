@@ -462,6 +462,18 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_series_depends_on_the_number_of_shards_alone() {
+        let series = |shards: usize| {
+            let shards = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
+            let page = Metrics::new(Sources { shards, ..sources() }).render();
+            page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
+        };
+        // The figures that docs/metrics.md names.
+        assert_eq!((series(2) - series(1), series(3) - series(2)), (10, 10));
+        assert!((205..225).contains(&(series(1) - 10)), "{}", series(1));
+    }
+
+    #[test]
     fn promtool_finds_nothing_wrong_with_the_page() {
         let page = Metrics::new(sources()).render();
         let mut promtool = Command::new("promtool")
