@@ -5,7 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tidegate::cli::{Cli, Command};
-use tidegate::config::{load, print};
+use tidegate::config::{Loaded, load, print};
+use tidegate::node::{Node, StartError, banner};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[expect(clippy::print_stderr, reason = "this is where the program talks to a person")]
 fn main() -> ExitCode {
@@ -28,8 +33,55 @@ fn main() -> ExitCode {
     if cli.command == Some(Command::CheckConfig) {
         return say(&print::check_config(&loaded));
     }
-    eprintln!("error: the node is not built yet; check-config and default-config work");
-    ExitCode::FAILURE
+    if let Err(error) = tidegate::logging::start(&loaded.config.log) {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    for notice in loaded.notices() {
+        tracing::warn!("{notice}");
+    }
+    match run(&loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the node until a signal ends it.
+#[tokio::main(worker_threads = 2)]
+async fn run(loaded: &Loaded) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let node = Node::start(&loaded.config).await?;
+    tracing::info!(
+        http = %node.http_address(),
+        tcp = node.tcp_address().map(tracing::field::display),
+        operators = %node.operator_address(),
+        broker = node.broker().name(),
+        shards = node.shards().len(),
+        connection_limit = node.admission().connection_limit(),
+        version = env!("CARGO_PKG_VERSION"),
+        "started"
+    );
+    if loaded.config.demo.enabled {
+        say(&banner::text(&loaded.config, &node));
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; restart to change settings"),
+        }
+    }
+    tokio::select! {
+        () = node.stop() => {}
+        _ = terminate.recv() => tracing::warn!("told to stop a second time: not waiting for the drain"),
+        _ = interrupt.recv() => tracing::warn!("told to stop a second time: not waiting for the drain"),
+    }
+    Ok(())
 }
 
 /// Prints; a reader that has seen enough (`| head`) is no failure.

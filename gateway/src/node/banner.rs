@@ -1,0 +1,56 @@
+//! What `--dev` tells the person at the terminal.
+
+use std::fmt::Write;
+
+use super::Node;
+use crate::config::Config;
+use crate::config::rooms::EngineType;
+
+/// The `redis-cli` that reaches the configured Redis; `None` with the embedded broker.
+pub fn redis_cli(config: &Config) -> Option<String> {
+    let address = (config.engine.kind == EngineType::Redis).then(|| config.engine.redis.address.first())??;
+    Some(match address.contains("://") {
+        true => format!("redis-cli -u {address}"),
+        false => format!("redis-cli -u redis://{address}"),
+    })
+}
+
+/// Where the node listens, its API key, and three things to try.
+pub fn text(config: &Config, node: &Node) -> String {
+    let http = node.http_address();
+    let key = &config.http_api.key;
+    let mut text = String::new();
+    let mut line = |label: &str, value: &str| {
+        // A String takes every write.
+        let _ = writeln!(text, "  {label:<12} {value}");
+    };
+    line("WebSocket", &format!("ws://{http}{}", config.websocket.handler_prefix));
+    if let Some(tcp) = node.tcp_address() {
+        line("raw TCP", &tcp.to_string());
+    }
+    line("API", &format!("http://{http}{}", config.http_api.handler_prefix));
+    line("operators", &format!("http://{}/metrics and /health/ready", node.operator_address()));
+    line("broker", node.broker().name());
+    line("API key", key);
+    text.push_str("\nTry it:\n");
+    let mut step = |what: &str, command: &str| {
+        let _ = writeln!(text, "  {what:<12} {command}");
+    };
+    step("see", &format!("http://{http}/"));
+    step(
+        "connect",
+        &format!(
+            r#"npx --yes wscat -c ws://{http}{} -x $'{{"id":1,"connect":{{}}}}\\n{{"id":2,"subscribe":{{"channel":"news"}}}}' -w 60"#,
+            config.websocket.handler_prefix
+        ),
+    );
+    let publish = match redis_cli(config) {
+        Some(redis) => format!(r#"{redis} PUBLISH {}news '{{"hello":"world"}}'"#, config.redis_publish.prefix),
+        None => format!(
+            r#"curl -H 'X-API-Key: {key}' -d '{{"channel":"news","data":{{"hello":"world"}}}}' http://{http}{}/publish"#,
+            config.http_api.handler_prefix
+        ),
+    };
+    step("publish", &publish);
+    text
+}

@@ -1,0 +1,293 @@
+//! The node: what is started in which order, and how it stops.
+//!
+//! - here: start and stop;
+//! - [`resolve`]: from the configuration to what each part needs;
+//! - [`view`]: the node as the API and the operators see it;
+//! - `serve`: the HTTP side of the clients' port;
+//! - [`banner`]: what `--dev` tells the person at the terminal.
+//!
+//! Start: shards, broker, listeners, and only then "started". Stop: not ready and no new
+//! connections at once, then the sessions, spread over the drain, then the rest.
+
+pub mod banner;
+pub mod resolve;
+mod serve;
+pub mod view;
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tidegate_broadcaster::redis::RedisBroker;
+use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, ShardInbox};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::admission::Admission;
+use crate::api::ApiStats;
+use crate::config::Config;
+use crate::config::rooms::EngineType;
+use crate::http::{HttpSettings, serve_listener};
+use crate::listen::{self, Destination, Listener, Speaks};
+use crate::operator::{self, AdmissionStats, Lifecycle, PressureStats};
+use crate::shard::HandOff;
+use crate::shard::inbox::{Inbox, Message};
+use crate::shard::reactor::{self, Reactor, Stop};
+use crate::shard::stats::ShardStats;
+use view::View;
+
+/// Publications that may wait for a shard, in bytes. Beyond this the broker's connection is not
+/// read, which Redis tolerates for a while: its own buffer for a subscriber is 32 MiB by default.
+const INBOX_BYTES: usize = 16 * 1024 * 1024;
+
+/// HTTP connections that may wait to be served, and as many refused sockets whose peers read their answer.
+const HAND_OFFS: usize = 1024;
+
+/// HTTP connections served at once on the operators' port.
+const OPERATOR_CONNECTIONS: usize = 64;
+
+/// How long the last close frames of a drain may take to be read.
+const DRAIN_MARGIN: Duration = Duration::from_secs(6);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system does not give what the node needs.
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// The broker's settings cannot be used.
+    #[error("engine.redis: {0}")]
+    Broker(#[from] tidegate_broadcaster::redis::SettingsError),
+    /// Something else in the configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// The broker of a node.
+enum Engine {
+    Embedded(Arc<EmbeddedBroker>),
+    Redis(Arc<RedisBroker>),
+}
+
+impl Engine {
+    fn broker(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::Embedded(broker) => Arc::clone(broker) as Arc<dyn Broker>,
+            Self::Redis(broker) => Arc::clone(broker) as Arc<dyn Broker>,
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    http: Listener,
+    tcp: Option<Listener>,
+    operator: SocketAddr,
+    admission: Arc<Admission>,
+    lifecycle: Arc<Lifecycle>,
+    inboxes: Arc<[Arc<Inbox<TcpStream>>]>,
+    shards: Arc<[Arc<ShardStats>]>,
+    threads: Vec<JoinHandle<()>>,
+    engine: Engine,
+    stop_shards: watch::Sender<Stop>,
+    stop_tasks: watch::Sender<bool>,
+    drain: Duration,
+}
+
+impl Node {
+    /// Starts a node. What is not a shard runs on the current tokio runtime.
+    ///
+    /// # Errors
+    /// What the configuration asks for and cannot be had.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let start = Instant::now();
+        let start_unix_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        // Before anything else runs, so that a port that is taken costs nothing.
+        let http_socket = listen::bind(config.http_server.listen())?;
+        let tcp_socket = config.tcp_server.listen().map(listen::bind).transpose()?;
+        let operator_socket = listen::bind(config.http_server.internal_listen())?;
+        operator_socket.set_nonblocking(true)?;
+        let operator_socket = tokio::net::TcpListener::from_std(operator_socket)?;
+
+        let count = resolve::shards(config);
+        let inboxes: Arc<[_]> = (0..count).map(|_| Arc::new(Inbox::<TcpStream>::new(INBOX_BYTES))).collect();
+        let shards: Arc<[_]> = (0..count).map(|_| Arc::new(ShardStats::default())).collect();
+        let engine = start_engine(config, &inboxes)?;
+        let broker = engine.broker();
+
+        let admission_stats = Arc::new(AdmissionStats::default());
+        let caps = resolve::caps(config)?;
+        let admission = Arc::new(Admission::new(caps, count, Arc::clone(&admission_stats), start));
+        let pressure = Arc::new(PressureStats::default());
+        let lifecycle = Arc::new(Lifecycle::default());
+        let (stop_tasks, stopped) = watch::channel(false);
+        let (stop_shards, shard_stop) = watch::channel(Stop::No);
+        let (http, hand_offs) = mpsc::channel::<HandOff<TcpStream>>(HAND_OFFS);
+
+        let mut threads = Vec::with_capacity(count);
+        for (id, (inbox, stats)) in inboxes.iter().zip(shards.iter()).enumerate() {
+            let reactor = Reactor {
+                setup: resolve::setup(config, id as u8, start, start_unix_ms),
+                broker: Arc::clone(&broker),
+                inbox: Arc::clone(inbox),
+                stats: Arc::clone(stats),
+                http: http.clone(),
+                runtime: tokio::runtime::Handle::current(),
+                stop: shard_stop.clone(),
+            };
+            threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
+                if let Err(error) = reactor::run(reactor) {
+                    tracing::error!(shard = id, %error, "a shard has ended");
+                }
+            })?);
+        }
+
+        tokio::spawn(resolve::monitor(config, &admission, &inboxes, &shards, &pressure)?.run(stopped.clone()));
+
+        let view = Arc::new(View {
+            uid: uuid::Uuid::new_v4().to_string(),
+            name: resolve::node_name(config),
+            broker: Arc::clone(&broker),
+            start,
+            shards: Arc::clone(&shards),
+            inboxes: Arc::clone(&inboxes),
+        });
+        let api_stats = Arc::new(ApiStats::default());
+        let api = serve::api(config, &broker, &view, &api_stats)?;
+        let site = serve::site(config, api.as_ref(), broker.name());
+        tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), stopped.clone()));
+
+        let sources = operator::Sources {
+            shards: Arc::clone(&shards),
+            admission: admission_stats,
+            pressure: Arc::clone(&pressure),
+            api: api_stats,
+            broker: Arc::clone(&broker),
+            broker_counters: view::broker_counters(&broker),
+        };
+        let health = operator::HealthSources {
+            lifecycle: Arc::clone(&lifecycle),
+            turn_ages: Box::new({
+                let shards = Arc::clone(&shards);
+                move || view::turn_ages(&shards, start)
+            }),
+            max_turn_age: view::MAX_TURN_AGE,
+            pressure,
+            broker: Arc::clone(&broker),
+        };
+        let operator = operator_socket.local_addr()?;
+        let mut operator_router =
+            operator::router(Arc::new(operator::Operator { metrics: operator::Metrics::new(sources), health }));
+        if let Some(api) = api.filter(|_| !config.http_api.external) {
+            operator_router = operator_router.merge(api);
+        }
+        let limit = Arc::new(Semaphore::new(OPERATOR_CONNECTIONS));
+        tokio::spawn(serve_listener(
+            operator_socket,
+            operator_router,
+            HttpSettings::default(),
+            limit,
+            stopped.clone(),
+        ));
+
+        let (refused, refusals) = mpsc::channel(HAND_OFFS);
+        tokio::spawn(serve::refusals(refusals, stopped));
+        let destination = Destination { admission: Arc::clone(&admission), inboxes: Arc::clone(&inboxes), refused };
+        let http = Listener::start(http_socket, Speaks::Http, destination.clone())?;
+        let tcp = tcp_socket.map(|socket| Listener::start(socket, Speaks::Raw, destination)).transpose()?;
+        lifecycle.set_started();
+        Ok(Self {
+            http,
+            tcp,
+            operator,
+            admission,
+            lifecycle,
+            inboxes,
+            shards,
+            threads,
+            engine,
+            stop_shards,
+            stop_tasks,
+            drain: config.shutdown.drain,
+        })
+    }
+
+    /// Where clients connect with WebSocket, and where the API is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Where clients connect with raw TCP.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(Listener::address)
+    }
+
+    /// The operators' port.
+    pub fn operator_address(&self) -> SocketAddr {
+        self.operator
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        self.engine.broker()
+    }
+
+    /// What the shards count.
+    pub fn shards(&self) -> &[Arc<ShardStats>] {
+        &self.shards
+    }
+
+    /// The door.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest.
+    pub async fn stop(mut self) {
+        self.lifecycle.set_draining();
+        self.admission.drain();
+        let connections = self.admission.connections();
+        tracing::info!(connections, over = ?self.drain, "draining");
+        for inbox in self.inboxes.iter() {
+            inbox.send(Message::Drain(self.drain));
+        }
+        let deadline = Instant::now() + self.drain + DRAIN_MARGIN;
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while self.admission.connections() > 0 && Instant::now() < deadline {
+            ticks.tick().await;
+        }
+        let left = self.admission.connections();
+        if left > 0 {
+            tracing::warn!(connections = left, "connections are dropped: their peers have not closed in time");
+        }
+        self.http.stop();
+        if let Some(tcp) = &mut self.tcp {
+            tcp.stop();
+        }
+        self.stop_shards.send_replace(Stop::Now);
+        for inbox in self.inboxes.iter() {
+            inbox.send(Message::Inspect(Box::new(|_| {}))); // wakes it
+        }
+        for thread in std::mem::take(&mut self.threads) {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("a shard's thread had panicked");
+            }
+        }
+        if let Engine::Redis(broker) = &self.engine {
+            broker.shutdown().await;
+        }
+        self.stop_tasks.send_replace(true);
+        tracing::info!("stopped");
+    }
+}
+
+fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, StartError> {
+    let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
+    Ok(match config.engine.kind {
+        EngineType::Memory => Engine::Embedded(Arc::new(EmbeddedBroker::new(inboxes))),
+        EngineType::Redis => Engine::Redis(RedisBroker::start(resolve::redis(config)?, inboxes)?),
+    })
+}
