@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Node;
 use crate::config::Config;
-use crate::config::rooms::EngineType;
+use crate::config::EngineType;
 
 /// The `redis-cli` that reaches the configured Redis; `None` with the embedded broker.
 pub fn redis_cli(config: &Config) -> Option<String> {
@@ -40,7 +40,7 @@ pub fn text(config: &Config, node: &Node) -> String {
     step(
         "connect",
         &format!(
-            r#"npx --yes wscat -c ws://{http}{} -x $'{{"id":1,"connect":{{}}}}\\n{{"id":2,"subscribe":{{"channel":"news"}}}}' -w 60"#,
+            r#"npx --yes wscat -c ws://{http}{} -x $'{{"id":1,"connect":{{}}}}\n{{"id":2,"subscribe":{{"channel":"news"}}}}' -w 60"#,
             config.websocket.handler_prefix
         ),
     );

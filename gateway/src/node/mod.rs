@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::admission::Admission;
 use crate::api::ApiStats;
 use crate::config::Config;
-use crate::config::rooms::EngineType;
+use crate::config::EngineType;
 use crate::http::{HttpSettings, serve_listener};
 use crate::listen::{self, Destination, Listener, Speaks};
 use crate::operator::{self, AdmissionStats, Lifecycle, PressureStats};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tidegate_broadcaster::Broker;
+use tidegate_protocol::code::ErrorCode;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -52,7 +53,7 @@ pub(super) fn api(
         node: Arc::clone(view) as Arc<dyn NodeView>,
         check_channel: Arc::new(move |channel| {
             if channel.is_empty() {
-                return Err(ApiError::BAD_REQUEST);
+                return Err(ErrorCode::BadRequest.into());
             }
             rules.options(channel).map(|_| ()).map_err(ApiError::from)
         }),

@@ -9,7 +9,7 @@ use tidegate_protocol::message::{
 };
 
 use super::{Outcome, Session, View, error_reply};
-use crate::config::rooms::{ChannelOptions, DataFormat};
+use crate::config::{ChannelOptions, DataFormat};
 
 impl Session {
     pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest, view: &View<'_>) -> Outcome {

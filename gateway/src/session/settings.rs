@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_protocol::code::ErrorCode;
 use tidegate_protocol::limits::Limits;
 
-use crate::config::rooms::{ChannelConfig, ChannelOptions};
+use crate::config::{ChannelConfig, ChannelOptions};
 use crate::shard::wheel::{TICK_MS, Tick};
 
 /// Everything that the sessions of a node have in common.
@@ -94,7 +94,7 @@ impl ChannelRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::rooms::{ChannelRegex, Namespace};
+    use crate::config::{ChannelRegex, Namespace};
 
     fn rules() -> ChannelRules {
         let news = ChannelOptions { allow_publish_for_client: true, ..ChannelOptions::default() };

@@ -41,7 +41,7 @@ impl ChannelConfig {
     /// against (all behind the namespace); `None` when its namespace does not exist.
     ///
     /// A leading private prefix belongs neither to the namespace nor to that part.
-    pub fn resolve<'c>(&'c self, channel: &'c str) -> Option<(&'c ChannelOptions, &'c str)> {
+    pub fn resolve<'c, 'n>(&'c self, channel: &'n str) -> Option<(&'c ChannelOptions, &'n str)> {
         let name = match self.private_prefix.as_str() {
             "" => channel,
             prefix => channel.strip_prefix(prefix).unwrap_or(channel),
