@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidegate::cli::{Cli, Command};
 use tidegate::config::{load, print};
+use tidegate::logging;
 
 #[expect(clippy::print_stderr, reason = "this is where the program talks to a person")]
 fn main() -> ExitCode {
@@ -27,6 +28,13 @@ fn main() -> ExitCode {
     };
     if cli.command == Some(Command::CheckConfig) {
         return say(&print::check_config(&loaded));
+    }
+    if let Err(error) = logging::start(&loaded.config.log) {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
+    for notice in loaded.notices() {
+        tracing::warn!("{notice}");
     }
     eprintln!("error: the node is not built yet; check-config and default-config work");
     ExitCode::FAILURE

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Key, Status, table, variable_of};
+use super::keys::{Key, Status, table};
 use super::load::Loaded;
 
 /// Markers in `docs/configuration.md` between which [`markdown`] stands.
@@ -94,11 +94,6 @@ pub fn markdown() -> String {
         line(&mut text, format_args!("| `{}` | `{default}` | {} |", key.path, cell(&comparison(key))));
     }
     text
-}
-
-/// The environment variable of a key, where it has one.
-pub fn variable(key: &Key) -> Option<String> {
-    (!key.path.contains("[]")).then(|| variable_of(&key.path))
 }
 
 fn comparison(key: &Key) -> String {

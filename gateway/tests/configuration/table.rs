@@ -75,7 +75,10 @@ fn default_config_holds_every_key_and_loading_it_changes_nothing() {
 #[test]
 fn check_config_shows_what_is_set_and_every_key_but_no_secret() {
     let text = "[http_api]\nkey = \"s3cret\"\n[engine]\ntype = \"redis\"\n[engine.redis]\naddress = \"redis://u:s3cret@r:1\"\npassword = \"s3cret\"\n";
-    let shown = print::check_config(&loaded("tidegate.toml", text));
+    let loaded = loaded("tidegate.toml", text);
+    let debug = format!("{loaded:?} {:?}", loaded.config);
+    assert!(!debug.contains("s3cret"), "{debug}");
+    let shown = print::check_config(&loaded);
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(
         shown.contains("http_api.key = \"***\" (") && shown.contains("engine.redis.address = [\"redis://***@r:1\"] (")
