@@ -87,7 +87,8 @@ pub fn markdown() -> String {
     text.push_str(
         "\n### Not yet, and never\n\nAt their defaults these are accepted. *Not yet*: any other value is an error ",
     );
-    text.push_str("(a warning with `--skip-unsupported`). *Never*: any value is accepted, with a notice.\n\n");
+    text.push_str("(a warning with `--skip-unsupported`); where the default is `{}`, any table is accepted, because it only counts \
+                   with the key that turns its feature on. *Never*: any value is accepted, with a notice.\n\n");
     text.push_str("| key | default | compared |\n|---|---|---|\n");
     for key in table().iter().filter(|key| !key.status.is_implemented()) {
         let default = cell(&key.kind.show(&key.default));
