@@ -86,8 +86,12 @@ fn check_config_shows_what_is_set_and_every_key_but_no_secret() {
     for key in table().iter() {
         assert!(shown.contains(&format!("\n  {} = ", key.path)), "{} is missing", key.path);
     }
-    assert!(shown.contains("client.connection_limit = 500000: differs: 500000 instead of none"));
-    assert!(shown.contains("client.concurrency = 0: never: commands of one session always take effect in order"));
+    assert!(shown.contains(
+        "\n  client.connection_limit = 500000 [differs: 500000 instead of none] Client connections of this node; "
+    ));
+    assert!(
+        shown.contains("\n  client.concurrency = 0 [never: commands of one session always take effect in order]\n")
+    );
 }
 
 #[test]
