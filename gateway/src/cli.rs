@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::config::{Flag, Sources};
 
 /// Real-time push gateway: Redis PUBLISH in, millions of WebSocket and TCP sessions out.
-#[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, subcommand_negates_reqs = true)]
+#[derive(Parser)]
+#[command(name = "tidegate", version, about)]
 pub struct Cli {
     /// What to do; without one, the node runs.
     #[command(subcommand)]
@@ -31,8 +31,8 @@ pub enum Command {
     DefaultConfig,
 }
 
-/// The flags for the settings that one types; they win over variables and file.
-#[derive(Debug, Clone, Default, Args)]
+/// The flags for the settings that one types; they win over variables and file. Not `Debug`: it holds a key.
+#[derive(Clone, Default, Args)]
 pub struct Options {
     /// Configuration file: TOML, YAML or JSON by its extension. Without it, tidegate.toml, .yaml or .json in the working directory, if there is one.
     #[arg(long, global = true, value_name = "FILE")]

@@ -10,7 +10,7 @@ use super::units::format_duration;
 
 /// Fits the defaults to what is set: an unset `shutdown.drain` is no longer than `shutdown.timeout`, and an unset
 /// `client.idle_timeout` no shorter than twice the ping interval.
-pub fn derive(config: &mut Config, settings: &mut Settings) {
+pub fn derive(config: &mut Config, settings: &Settings) {
     if !settings.is_explicit("shutdown.drain") && config.shutdown.drain > config.shutdown.timeout {
         config.shutdown.drain = config.shutdown.timeout;
     }
@@ -42,10 +42,8 @@ fn clash(settings: &mut Settings, path: &str, other: &str, rule: &str, advice: &
         _ => (path, other, rule),
     };
     let origin = settings.get(path).map(|setting| setting.origin.clone()).unwrap_or_default();
-    let subject = settings.describe(path);
-    let subject = subject.rsplit_once(" (").map_or(subject.as_str(), |(subject, _)| subject).to_owned();
     let message = format!("must be {rule} {}; {advice}", settings.describe(other));
-    settings.problem(origin, subject, message);
+    settings.problem(origin, settings.assignment(path), message);
 }
 
 fn inverse(rule: &str) -> &str {

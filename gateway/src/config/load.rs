@@ -11,8 +11,8 @@ use super::rooms::Config;
 use super::settings::{Origin, Problem, Settings};
 use super::source::{FileLayer, add_variables, find_file};
 
-/// Where settings come from; later ones win: `--dev`, file, variables, flags.
-#[derive(Debug, Clone, Default)]
+/// Where settings come from; later ones win: `--dev`, file, variables, flags. Not `Debug`: it holds secrets.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file that `--config` names.
     pub file: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Sources {
 }
 
 /// A key that a flag sets.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Flag {
     /// The flag, as `--listen`.
     pub flag: &'static str,
@@ -40,7 +40,6 @@ pub struct Flag {
 }
 
 /// Settings that are in order.
-#[derive(Debug)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
@@ -50,6 +49,14 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Whether `--dev` made up `http_api.key`, so that it should be shown to the person who started the node.
     pub made_up_key: bool,
+}
+
+impl fmt::Debug for Loaded {
+    /// Leaves out what is set: secrets are among it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Loaded");
+        shown.field("file", &self.file).field("notices", &self.notices()).finish_non_exhaustive()
+    }
 }
 
 impl Loaded {
@@ -100,7 +107,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     match settings.to_config() {
         Ok(mut config) => {
-            check::derive(&mut config, &mut settings);
+            check::derive(&mut config, &settings);
             check::check(&config, &mut settings);
             if settings.problems.is_empty() {
                 return Ok(Loaded { config, settings, file, made_up_key });

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Key, Status, table, variable_of};
+use super::keys::{Key, Status, table};
 use super::load::Loaded;
 
 /// Markers in `docs/configuration.md` between which [`markdown`] stands.
@@ -58,7 +58,8 @@ pub fn check_config(loaded: &Loaded) -> String {
     }
     line(&mut text, format_args!("\nEvery key, its default, and how it compares with Centrifugo v6:"));
     for key in table().iter() {
-        line(&mut text, format_args!("  {} = {}: {}", key.path, key.kind.show(&key.default), comparison(key)));
+        let what = if key.what.is_empty() { String::new() } else { format!(" {}", key.what) };
+        line(&mut text, format_args!("  {} = {} [{}]{what}", key.path, key.kind.show(&key.default), comparison(key)));
     }
     line(&mut text, format_args!("\nThe configuration is in order."));
     text
@@ -87,18 +88,17 @@ pub fn markdown() -> String {
     text.push_str(
         "\n### Not yet, and never\n\nAt their defaults these are accepted. *Not yet*: any other value is an error ",
     );
-    text.push_str("(a warning with `--skip-unsupported`). *Never*: any value is accepted, with a notice.\n\n");
-    text.push_str("| key | default | compared |\n|---|---|---|\n");
-    for key in table().iter().filter(|key| !key.status.is_implemented()) {
-        let default = cell(&key.kind.show(&key.default));
-        line(&mut text, format_args!("| `{}` | `{default}` | {} |", key.path, cell(&comparison(key))));
+    text.push_str("(a warning with `--skip-unsupported`); where the default is an empty table, any table is accepted, because it only counts \
+                   with the key that turns its feature on. *Never*: any value is accepted, with a notice.\n\n");
+    text.push_str("| group | keys | compared |\n|---|---|---|\n");
+    let inert: Vec<&Key> = table().iter().filter(|key| !key.status.is_implemented()).collect();
+    for row in inert.chunk_by(|one, next| one.group() == next.group() && one.status == next.status) {
+        let Some(first) = row.first() else { continue };
+        let group = if first.group().is_empty() { "at the root".to_owned() } else { format!("`{}`", first.group()) };
+        let names: Vec<String> = row.iter().map(|key| format!("`{}`", key.name())).collect();
+        line(&mut text, format_args!("| {group} | {} | {} |", names.join(", "), cell(&comparison(first))));
     }
     text
-}
-
-/// The environment variable of a key, where it has one.
-pub fn variable(key: &Key) -> Option<String> {
-    (!key.path.contains("[]")).then(|| variable_of(&key.path))
 }
 
 fn comparison(key: &Key) -> String {

@@ -62,8 +62,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value that somebody set.
-#[derive(Debug, Clone, PartialEq)]
+/// A value that somebody set. Not `Debug`: it may be a secret.
+#[derive(Clone, PartialEq)]
 pub struct Setting {
     /// The value, as its key's [`Kind`] reads it.
     pub value: Value,
@@ -72,7 +72,7 @@ pub struct Setting {
 }
 
 /// What is set, by path, and what turned out wrong or worth a notice on the way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Settings {
     set: BTreeMap<String, Setting>,
     /// The lists of tables, with where each entry comes from.
@@ -226,15 +226,18 @@ impl Settings {
         });
     }
 
-    /// A path with its value and origin, for messages: `client.ping_interval = "25s" (default)`.
-    pub fn describe(&self, path: &str) -> String {
+    /// A path with its value, for messages: `client.ping_interval = "25s"`.
+    pub fn assignment(&self, path: &str) -> String {
         let key = table().find(path);
         let kind = key.map_or(Kind::Ignored, |key| key.kind);
-        match (self.get(path), key) {
-            (Some(Setting { value, origin }), _) => format!("{path} = {} ({origin})", kind.show(value)),
-            (None, Some(key)) => format!("{path} = {} (default)", kind.show(&key.default)),
-            (None, None) => path.to_owned(),
-        }
+        let value = self.get(path).map(|setting| &setting.value).or(key.map(|key| &key.default));
+        value.map_or_else(|| path.to_owned(), |value| format!("{path} = {}", kind.show(value)))
+    }
+
+    /// The same with its origin: `client.ping_interval = "25s" (default)`.
+    pub fn describe(&self, path: &str) -> String {
+        let origin = self.get(path).map_or(&Origin::Default, |setting| &setting.origin);
+        format!("{} ({origin})", self.assignment(path))
     }
 
     /// Builds the typed settings: the defaults with everything set over them.

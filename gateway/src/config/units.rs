@@ -67,10 +67,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if duration > LONGEST { Err("a duration is at most 100 years".to_owned()) } else { Ok(duration) }
 }
 
-/// Multiplies a decimal number by `scale`, exactly; digits below one are cut off.
+/// Multiplies a decimal number by `scale` (at most that of an hour in ns), exactly; digits below one are cut off.
+/// 20 digits before the point hold every u64, and stay far below what a u128 holds.
 fn decimal(number: &str, scale: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 || fraction.len() > 18 || fraction.contains('.') {
+    if (whole.is_empty() && fraction.is_empty()) || whole.len() > 20 || fraction.len() > 18 || fraction.contains('.') {
         return None;
     }
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
@@ -155,7 +156,24 @@ pub mod duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(nanos in 0..LONGEST.as_nanos(), bytes: u64) {
+            let seconds = u64::try_from(nanos / 1_000_000_000).unwrap();
+            let duration = Duration::new(seconds, u32::try_from(nanos % 1_000_000_000).unwrap());
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+            prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_text_ends_the_process(text in "[-0-9.hmsunµKMGTiB ]{0,40}|.{0,20}") {
+            let _ = (parse_duration(&text), parse_size(&text));
+        }
+    }
 
     #[test]
     fn durations_are_read_as_written() {

@@ -253,14 +253,19 @@ fn is_empty(value: &Value) -> bool {
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => matches!(text.as_str(), "" | "0" | "0s" | "false" | "[]" | "{}"),
         Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.values().all(is_empty),
+        Value::Object(members) => members.is_empty(),
     }
 }
 
-/// Whether a value says the same as the default of a key that has no effect yet. Everything empty is equal
-/// (`false`, `0`, `""`, `[]`, a table of nothing but such), and so are two writings of one duration, number or flag.
+/// Whether a value asks for nothing beyond the default of a key that has no effect yet: it is the default, perhaps
+/// written otherwise; or an empty text, which is how the incumbent writes "not set"; or, where the default is an empty
+/// table, any table, since such settings only count together with the key that turns their feature on.
 pub fn is_same(default: &Value, value: &Value) -> bool {
-    if value == default || (is_empty(default) && is_empty(value)) {
+    let is_table = |value: &Value| value.is_object();
+    if value == default
+        || value == ""
+        || (is_empty(default) && (is_empty(value) || is_table(default) && is_table(value)))
+    {
         return true;
     }
     let (Ok(default), Ok(value)) = (text(default), text(value)) else { return false };

@@ -1,8 +1,12 @@
 //! What is read from where, and what wins.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
+use tidegate::config::settings::Settings;
+use tidegate::config::source::{FileLayer, add_variables};
 use tidegate::config::{Config, DataFormat, EngineType, Flag, LogLevel, Sources, load};
 
 use crate::{Directory, loaded, variables};
@@ -166,4 +170,22 @@ fn a_configuration_of_the_incumbent_loads() {
         notices.contains("client.concurrency has no effect")
             && notices.contains("websocket.read_buffer_size has no effect")
     );
+}
+
+proptest! {
+    #[test]
+    fn no_file_and_no_variable_ends_the_process(
+        extension in "toml|yaml|json",
+        text in "(\\[{0,2}[a-z_.]{1,12}\\]{0,2}|[a-z_.]{1,9} ?[=:] ?([0-9-]{1,4}|\"[a-z:/ ]{0,6}\"|\\[[0-9]?\\]|\\{\\}|)|[{}\\[\\]\",:]|\n){0,12}",
+        name in "TIDEGATE_(CLIENT|CHANNEL_NAMESPACES|SHARDS|ENGINE_REDIS_ADDRESS|[A-Z_]{0,9})",
+        value in "\\[?\\{?\"?[a-z0-9:/.-]{0,8}\"?\\}?\\]?",
+    ) {
+        let mut settings = Settings::new(false);
+        let file: Arc<str> = format!("t.{extension}").into();
+        if let Ok(layer) = FileLayer::parse(&file, &text) {
+            settings.add(&layer.tree, &|path| layer.origin(path));
+        }
+        add_variables(&mut settings, &[(name, value)]);
+        prop_assert!(settings.to_config().is_ok());
+    }
 }

@@ -17,7 +17,9 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("engine.redis.sentinel_tls", "Redis Sentinel is not built yet", TLS),
     ("broker", "engine.type is the only choice yet: set that", SEPARATE_BROKER),
     ("presence_manager", PRESENCE_WHY, SEPARATE_BROKER),
+    ("controller", "nodes share nothing but their engine", SEPARATE_BROKER),
     ("", MAPS_WHY, &[("map_broker", "{}", "What carries map subscriptions.")]),
+    ("", MAPS_WHY, &[("shared_poll", "{}", "Settings of shared poll subscriptions.")]),
     ("client", TOKENS_WHY, CLIENT_TOKENS),
     ("client", HISTORY_WHY, CLIENT_HISTORY),
     ("client", PRESENCE_WHY, &[("presence_update_interval", "\"27s\"", "Time between two renewals of presence.")]),
@@ -93,10 +95,11 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("uni_grpc", TRANSPORT_WHY, UNI_GRPC),
     ("uni_grpc.tls", TRANSPORT_WHY, TLS),
     ("emulation", TRANSPORT_WHY, EMULATION),
-    ("init", TRANSPORT_WHY, ENABLED_ONLY),
+    ("init", TRANSPORT_WHY, INIT),
     ("dev", "demo.enabled serves a demo page", ENABLED_ONLY),
     ("admin", "the operators' console is not built yet", ADMIN),
     ("debug", "profiles over HTTP are not built yet", DEBUG),
+    ("prometheus", "histograms have fixed buckets", PROMETHEUS),
     ("swagger", "the description of the API is not served yet", SWAGGER),
     ("opentelemetry", "traces are not built yet", OPENTELEMETRY),
     ("graphite", "only Prometheus metrics are built yet", GRAPHITE),
@@ -140,6 +143,7 @@ const REDIS_TOPOLOGY: &[LaterRow] = &[
     ("sentinel_password", "\"\"", "Password for the Sentinels."),
     ("sentinel_client_name", "\"\"", "Name that connections to the Sentinels have."),
     ("client_name", "\"\"", "Name that connections to Redis have."),
+    ("replica_client", "{}", "Reads from replicas."),
 ];
 
 const REDIS_PRESENCE: &[LaterRow] = &[
@@ -153,6 +157,7 @@ const SEPARATE_BROKER: &[LaterRow] = &[
     ("type", "\"memory\"", "Which kind: memory, redis or nats."),
     ("redis", "{}", "Its connection to Redis."),
     ("nats", "{}", "Its connection to NATS."),
+    ("postgres", "{}", "Its connection to PostgreSQL."),
 ];
 
 const CLIENT_TOKENS: &[LaterRow] = &[
@@ -231,7 +236,8 @@ const OPTIONS_HISTORY: &[LaterRow] = &[
     ("force_recovery", "false", "Every subscription recovers what it missed."),
     ("allow_recovery", "false", "Recovers where the client asks."),
     ("force_recovery_mode", "\"\"", "What is recovered: stream, or cache for the newest only."),
-    ("auto_cache_recovery", "false", "Recovers at every subscription, asked or not."),
+    ("auto_cache_recover", "false", "Recovers at every subscription, asked or not."),
+    ("auto_cache_recovery", "false", "The same, as newer versions name it."),
     ("allowed_delta_types", "[]", "Kinds of delta compression that clients may ask for."),
     ("delta_publish", "false", "Publishes as deltas unless told otherwise."),
     ("allow_history_for_client", "false", "Every client with a user id may ask for history."),
@@ -341,7 +347,10 @@ const UNI_WEBSOCKET: &[LaterRow] = &[
     ("compression_level", "1", "Effort of compression."),
     ("write_timeout", "\"1s\"", "How long a write may take."),
     ("message_size_limit", "65536", "Longest message from a client."),
+    ("decompressed_message_size_limit", "0", "Longest message from a client once decompressed."),
     ("join_push_messages", "false", "Joins messages into one frame."),
+    ("disable_closing_handshake", "false", "Closes without a close frame."),
+    ("disable_disconnect_push", "false", "Closes without a disconnect push."),
 ];
 
 const UNI_GRPC: &[LaterRow] = &[
@@ -354,6 +363,11 @@ const UNI_GRPC: &[LaterRow] = &[
 const EMULATION: &[LaterRow] = &[
     ("handler_prefix", "\"/emulation\"", "Path of the endpoint."),
     ("max_request_body_size", "65536", "Longest request."),
+];
+
+const INIT: &[LaterRow] = &[
+    ("enabled", "false", "Serves an endpoint that clients ask before they connect."),
+    ("handler_prefix", "\"/connection/init\"", "Path of the endpoint."),
 ];
 
 const ENABLED_ONLY: &[LaterRow] = &[("enabled", "false", "Serves the endpoint.")];
@@ -372,6 +386,11 @@ const ADMIN: &[LaterRow] = &[
 const DEBUG: &[LaterRow] =
     &[("enabled", "false", "Serves profiles."), ("handler_prefix", "\"/debug/pprof\"", "Path of the profiles.")];
 
+const PROMETHEUS: &[LaterRow] = &[
+    ("native_histograms", "false", "Native histograms."),
+    ("recovered_publications_histogram", "false", "A histogram of recovered publications."),
+];
+
 const SWAGGER: &[LaterRow] =
     &[("enabled", "false", "Serves a description of the API."), ("handler_prefix", "\"/swagger\"", "Its path.")];
 
@@ -379,6 +398,7 @@ const OPENTELEMETRY: &[LaterRow] = &[
     ("enabled", "false", "Sends traces."),
     ("api", "false", "Traces of the API."),
     ("consuming", "false", "Traces of consumers."),
+    ("google_cloud_adc_auth", "false", "Signs in to Google Cloud."),
 ];
 
 const GRAPHITE: &[LaterRow] = &[
@@ -399,10 +419,10 @@ pub(super) const MEANINGLESS: &[(&str, &str, &str)] = &[
     ("uni_websocket.read_buffer_size", "0", "an idle session has no buffer"),
     ("uni_websocket.write_buffer_size", "0", "an idle session has no buffer"),
     ("uni_websocket.use_write_buffer_pool", "false", "an idle session has no buffer"),
-    ("engine.redis.force_resp2", "false", "the protocol version is settled with the server"),
-    ("engine.redis.history_use_lists", "false", "history uses streams"),
-    ("node.info_metrics_aggregate_interval", "\"60s\"", "metrics are on the metrics page"),
-    ("prometheus.instrument_http_handlers", "false", "HTTP requests are always counted"),
+    ("engine.redis.force_resp2", "false", "Tidegate chooses the version of the Redis protocol itself"),
+    ("engine.redis.history_use_lists", "false", "lists are no choice for history"),
+    ("node.info_metrics_aggregate_interval", "\"60s\"", "the metrics page is always up to date"),
+    ("prometheus.instrument_http_handlers", "false", "the metrics page holds all metrics that there are"),
     ("usage_stats.disabled", "false", "no statistics are sent to anybody"),
     ("pid_file", "\"\"", "the service manager knows the process"),
     ("enable_unreleased_features", "false", "there are none"),

@@ -113,7 +113,7 @@ const CLIENT: &[Row] = &[
         "ping_interval",
         Duration(1000, DAY),
         Differs("pings can't be turned off: no -1"),
-        "Time between two pings to a client; the first one comes at a random moment of it.",
+        "Time between two pings to a client; the first one comes at a random moment of its second half.",
     ),
     (
         "pong_timeout",

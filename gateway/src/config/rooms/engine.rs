@@ -1,5 +1,6 @@
 //! Where messages come from.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub enum EngineType {
 }
 
 /// `engine.redis`: the connection to Redis.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisEngine {
     /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one.
@@ -48,6 +49,16 @@ pub struct RedisEngine {
     /// How long an answer may take.
     #[serde(with = "units::duration")]
     pub io_timeout: Duration,
+}
+
+impl fmt::Debug for RedisEngine {
+    /// Leaves out the addresses, which may hold a password, and the password, so that no log shows them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RedisEngine");
+        shown.field("prefix", &self.prefix).field("db", &self.db).field("user", &self.user);
+        shown.field("connect_timeout", &self.connect_timeout).field("io_timeout", &self.io_timeout);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Default for RedisEngine {

@@ -1,5 +1,6 @@
 //! Listeners and what is served on them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ impl Default for WebSocket {
 }
 
 /// `http_api`: the server API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpApi {
     /// No server API.
@@ -112,6 +113,15 @@ pub struct HttpApi {
     pub insecure: bool,
     /// Serve the API on the clients' port; otherwise only on the operators'.
     pub external: bool,
+}
+
+impl fmt::Debug for HttpApi {
+    /// Leaves the key out, so that no log shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("HttpApi");
+        shown.field("disabled", &self.disabled).field("handler_prefix", &self.handler_prefix);
+        shown.field("insecure", &self.insecure).field("external", &self.external).finish_non_exhaustive()
+    }
 }
 
 impl Default for HttpApi {
