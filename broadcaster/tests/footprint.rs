@@ -1,5 +1,6 @@
 //! What the Redis broker keeps in memory. The tests watch the memory of the whole process, so they are a binary of
 //! their own and take turns.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
