@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::inbox::{Event, ShardInbox};
-use crate::interest::{InterestMap, ShardId, ShardSet};
+use crate::interest::{InterestMap, MAX_SHARDS, ShardId, ShardSet};
 use crate::publication::{Channel, Publication};
 use crate::stats::{BrokerStats, add};
 
@@ -26,8 +26,12 @@ impl std::fmt::Debug for Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher for these shards.
-    pub fn new(interest: Arc<InterestMap>, inboxes: Inboxes, stats: Arc<BrokerStats>) -> Self {
+    /// A dispatcher for these shards. There can be [`MAX_SHARDS`]; whatever is beyond is told nothing.
+    pub fn new(interest: Arc<InterestMap>, mut inboxes: Inboxes, stats: Arc<BrokerStats>) -> Self {
+        if inboxes.len() > MAX_SHARDS {
+            tracing::error!(shards = inboxes.len(), max = MAX_SHARDS, "too many shards; the last ones receive nothing");
+            inboxes = inboxes.iter().take(MAX_SHARDS).cloned().collect();
+        }
         Self { interest, inboxes, stats }
     }
 

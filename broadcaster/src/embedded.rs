@@ -1,5 +1,6 @@
 //! The broker of a node that stands alone: everything happens inside the process.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
 use crate::dispatch::{Dispatcher, Inboxes};
-use crate::interest::{Interest, InterestMap, Link, ShardId};
+use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId};
 use crate::payload::classify;
 use crate::publication::{Channel, Publication};
 use crate::stats::{BrokerStats, add};
@@ -36,7 +37,7 @@ impl EmbeddedBroker {
     pub fn new(inboxes: Inboxes) -> Self {
         let interest = Arc::new(InterestMap::default());
         let stats = Arc::new(BrokerStats::default());
-        let overrun = Mutex::new(vec![0; inboxes.len()]);
+        let overrun = Mutex::new(vec![0; MAX_SHARDS]);
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
         Self { interest, dispatcher, stats, epoch: Arc::default(), overrun }
     }
@@ -91,7 +92,7 @@ impl Broker for EmbeddedBroker {
         if self.dispatcher.has_shard(shard) {
             let mut entry = self.interest.channels.entry(Channel::clone(channel)).or_insert_with(|| {
                 add(&self.stats.subscribed_channels, 1);
-                crate::interest::Entry { link: Link::Live, ..Default::default() }
+                Entry { link: Link::Live, ..Default::default() }
             });
             entry.shards.insert(shard);
         }
@@ -100,12 +101,15 @@ impl Broker for EmbeddedBroker {
 
     /// Lets the channel go at once: there is nobody whom a short absence would cost anything.
     fn unsubscribe(&self, channel: &Channel, shard: ShardId) {
+        if !self.dispatcher.has_shard(shard) {
+            return;
+        }
         let removed = self.interest.channels.remove_if_mut(channel, |_, entry| {
             entry.shards.remove(shard);
             entry.shards.is_empty()
         });
         if removed.is_some() {
-            self.stats.subscribed_channels.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            self.stats.subscribed_channels.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

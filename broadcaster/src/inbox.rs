@@ -14,6 +14,13 @@ pub enum Event {
     Publications(Vec<Arc<Publication>>),
     /// The answer to a [`crate::Broker::subscribe`] that was pending. After an error the
     /// shard's interest is gone: a later subscribe starts anew.
+    ///
+    /// [`crate::Broker::unsubscribe`] takes a pending answer back, unless it stands in the inbox
+    /// already. So a shard ignores an answer to a channel that it does not wait for, and calls
+    /// unsubscribe after an error if it has asked for the channel again since.
+    ///
+    /// An error may come unasked: the broker refuses a channel that was live, because its access
+    /// lists have changed while it was away. The shard's interest is gone then as well.
     Subscribed {
         /// The channel.
         channel: Channel,

@@ -1,4 +1,5 @@
 //! The embedded broker delivers in order, to those who asked, and tells publishers to wait.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

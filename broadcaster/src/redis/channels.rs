@@ -338,3 +338,6 @@ impl Channels {
         due
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,7 @@ impl PublisherTask {
             let reason = match session {
                 Ok((client, mut task)) => {
                     self.health.restore();
+                    tracing::info!(endpoint = %self.endpoint, "connected to Redis for publishing");
                     let reason = self.serve(&client, &mut task, &mut stop).await;
                     let Some(reason) = reason else {
                         close(&client, task, &self.settings).await;
@@ -139,11 +140,13 @@ impl PublisherTask {
                     };
                     task.abort();
                     backoff.reset();
-                    tracing::warn!(reason, "the connection for publishing to Redis is lost");
                     reason
                 }
                 Err(error) => error.to_string(),
             };
+            if self.health.down().as_deref() != Some(&reason) {
+                tracing::warn!(endpoint = %self.endpoint, reason, "no connection to Redis for publishing; trying again");
+            }
             self.health.degrade(&reason);
             tokio::select! {
                 () = sleep(backoff.next()) => {}

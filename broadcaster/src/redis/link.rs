@@ -4,7 +4,8 @@
 //! It reads on only when every shard that was given something has room again: until then Redis and TCP hold the rest.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -131,6 +132,11 @@ impl<'a> Link<'a> {
         self.heard
     }
 
+    /// Whether everything that was wanted when the connection was made has been confirmed.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restore.is_none()
+    }
+
     /// Runs the connection until it is lost.
     pub(crate) async fn run(&mut self) -> Lost {
         match self.drive().await {
@@ -201,7 +207,7 @@ impl<'a> Link<'a> {
             Some(probed) => probed + settings.io_timeout,
             None => self.heard + settings.probe_interval,
         };
-        let leave = (self.in_flight.len() < MAX_IN_FLIGHT).then(|| self.subscriber.channels.next_leave()).flatten();
+        let leave = self.may_write().then(|| self.subscriber.channels.next_leave()).flatten();
         leave.map_or(probe, |leave| leave.min(probe))
     }
 
@@ -356,10 +362,15 @@ impl<'a> Link<'a> {
         }
     }
 
+    /// Whether a further command may be written now.
+    fn may_write(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT && self.output.len() < MAX_UNWRITTEN
+    }
+
     /// Puts into the output what there is to subscribe and to let go.
     fn write_commands(&mut self) {
         let Subscriber { settings, channels, stats, .. } = self.subscriber;
-        while self.in_flight.len() < MAX_IN_FLIGHT && self.output.len() < MAX_UNWRITTEN {
+        while self.may_write() {
             let (batch, after) = if let Some(suspect) = self.suspects.pop_front() {
                 (vec![suspect], None)
             } else {
@@ -380,7 +391,7 @@ impl<'a> Link<'a> {
             if batch.is_empty() {
                 return;
             }
-            stats.subscribed_channels.fetch_sub(batch.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            stats.subscribed_channels.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
             self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });
             add(&stats.unsubscribe_batches, 1);
@@ -441,14 +452,14 @@ impl Subscriber {
     /// A message is skipped because of its size.
     fn oversized(&self, channel: &[u8], length: u64) {
         add(&self.stats.oversized, 1);
-        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             *warned = Some(Instant::now());
             tracing::warn!(
                 channel = %String::from_utf8_lossy(channel),
                 length,
                 limit = self.settings.max_payload,
-                dropped_so_far = self.stats.oversized.load(std::sync::atomic::Ordering::Relaxed),
+                dropped_so_far = self.stats.oversized.load(Ordering::Relaxed),
                 "a message was dropped because its payload is too long"
             );
         }

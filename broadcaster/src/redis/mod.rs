@@ -48,7 +48,7 @@ pub struct RedisBroker {
     settings: Arc<RedisSettings>,
     interest: Arc<InterestMap>,
     channels: Arc<Channels>,
-    shards: usize,
+    dispatcher: Dispatcher,
     publisher: Publisher,
     subscribing: Arc<Health>,
     publishing: Arc<Health>,
@@ -72,14 +72,14 @@ impl RedisBroker {
         let stats = Arc::<BrokerStats>::default();
         let channels = Arc::new(Channels::new(Arc::clone(&interest), settings.grace));
         let (subscribing, publishing) = (Arc::new(Health::connecting()), Arc::new(Health::connecting()));
-        let shards = inboxes.len();
+        let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
         let (stop, stopped) = watch::channel(false);
 
         let subscriber = Subscriber {
             settings: Arc::clone(&settings),
             endpoint: endpoint.clone(),
             channels: Arc::clone(&channels),
-            dispatcher: Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats)),
+            dispatcher: dispatcher.clone(),
             stats: Arc::clone(&stats),
             health: Arc::clone(&subscribing),
             epoch: Arc::default(),
@@ -93,7 +93,7 @@ impl RedisBroker {
             settings,
             interest,
             channels,
-            shards,
+            dispatcher,
             publisher,
             subscribing,
             publishing,
@@ -119,14 +119,15 @@ impl RedisBroker {
 
 impl Broker for RedisBroker {
     fn subscribe(&self, channel: &Channel, shard: ShardId) -> Interest {
-        if usize::from(shard) >= self.shards {
-            return Interest::Confirmed;
+        if self.dispatcher.has_shard(shard) {
+            self.channels.subscribe(channel, shard, Instant::now())
+        } else {
+            Interest::Confirmed
         }
-        self.channels.subscribe(channel, shard, Instant::now())
     }
 
     fn unsubscribe(&self, channel: &Channel, shard: ShardId) {
-        if usize::from(shard) < self.shards {
+        if self.dispatcher.has_shard(shard) {
             self.channels.unsubscribe(channel, shard, Instant::now());
         }
     }

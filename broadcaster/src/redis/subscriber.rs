@@ -1,6 +1,7 @@
 //! The task that keeps a subscriber connection to Redis: it connects, hands the connection to a [`Link`], and starts
 //! over when that is lost. Beside it, it gives up on subscribes that wait too long.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,12 +59,17 @@ impl Subscriber {
                 Ok(stream) => {
                     add(&self.stats.reconnects, u64::from(connected_before));
                     connected_before = true;
+                    let connected = Instant::now();
                     let mut link = Link::new(self, stream);
                     let lost = link.run().await;
-                    if self.health.down().is_none() {
-                        backoff.reset();
-                    }
                     self.lost(&lost.to_string(), link.heard());
+                    if link.is_restored() {
+                        backoff.reset();
+                        // A connection that was good for a while is made anew at once: each moment is part of the gap.
+                        if connected.elapsed() >= self.settings.reconnect_longest {
+                            continue;
+                        }
+                    }
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -81,7 +87,7 @@ impl Subscriber {
     fn lost(&self, reason: &str, heard: Instant) {
         self.health.degrade(reason);
         let channels = self.channels.disconnected();
-        self.stats.subscribed_channels.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.stats.subscribed_channels.store(0, Ordering::Relaxed);
         self.gap.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| {
             add(&self.stats.gaps, 1);
             heard

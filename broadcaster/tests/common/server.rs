@@ -135,6 +135,14 @@ impl Client {
         answer
     }
 
+    /// The server's connections, this one among them.
+    pub async fn connections(&mut self) -> Vec<String> {
+        match self.words("CLIENT LIST").await {
+            BytesFrame::BulkString(list) => String::from_utf8_lossy(&list).lines().map(str::to_owned).collect(),
+            other => panic!("expected a list, got {other:?}"),
+        }
+    }
+
     /// Publishes and tells how many connections received it.
     pub async fn publish(&mut self, channel: &str, payload: &[u8]) -> i64 {
         integer(self.call(&[b"PUBLISH", channel.as_bytes(), payload]).await)

@@ -1,5 +1,6 @@
 //! The Redis broker against a real server: what it promises while all is well (`subscribe`, `publish`, `payloads`) and
 //! while it is not (`outage`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tidegate_broadcaster::{Broker, BrokerError, Channel};
 
 use crate::common::eventually;
+use crate::common::inbox::DEADLINE;
 use crate::common::server::Server;
 use crate::{count, degraded, healthy, quick, request, start, subscribe};
 
@@ -78,6 +79,12 @@ async fn a_server_that_does_not_answer_is_a_time_out_and_a_full_queue_an_overloa
     server.thaw();
     healthy(&broker).await;
     broker.publish(request(&channel, "again")).await.unwrap();
+    // The connection that timed out is not left behind: there are ours, one of each kind, and this one.
+    let mut client = server.client().await;
+    let start = Instant::now();
+    while client.connections().await.len() != 3 {
+        assert!(start.elapsed() < DEADLINE, "{:?}", client.connections().await);
+    }
 }
 
 #[tokio::test]

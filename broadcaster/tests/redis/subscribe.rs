@@ -8,6 +8,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use tidegate_broadcaster::{Broker, Channel, Event, Interest};
 
 use crate::common::eventually;
+use crate::common::inbox::DEADLINE;
 use crate::common::server::{Client, Server};
 use crate::{count, healthy, quick, start, subscribe};
 
@@ -251,12 +252,8 @@ async fn after_shutdown_redis_has_no_connection_of_ours_left() {
     broker.shutdown().await;
     let mut client = server.client().await;
     let start = Instant::now();
-    loop {
-        let BytesFrame::BulkString(list) = client.words("CLIENT LIST").await else { panic!("no list") };
-        if list.iter().filter(|byte| **byte == b'\n').count() == 1 {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(5), "{}", String::from_utf8_lossy(&list));
+    while client.connections().await.len() != 1 {
+        assert!(start.elapsed() < DEADLINE, "{:?}", client.connections().await);
     }
     assert!(shards[0].take().iter().all(|event| !matches!(event, Event::Publications(_))));
 }
