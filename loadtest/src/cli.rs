@@ -333,6 +333,10 @@ pub(crate) struct StallArgs {
     /// Bound: every stalled session is closed with this code.
     #[arg(long, value_name = "CODE")]
     pub(crate) require_code: Option<u16>,
+    /// The server's Prometheus port, which counts sessions closed with that code: a session that does not read may
+    /// never see its close frame.
+    #[arg(long, value_name = "ADDR:PORT", requires = "require_code")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Bound: the reading sessions' 99th percentile rises by at most so many milliseconds.
     #[arg(long, value_name = "MS")]
     pub(crate) max_p99_shift_ms: Option<f64>,

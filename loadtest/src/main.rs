@@ -7,7 +7,7 @@
 //! - [`publisher`]: numbered messages on an open-loop schedule, through Redis or the HTTP API
 //! - [`floor`]: a server that only writes
 //! - [`wire`], [`resp`], [`stamp`]: what goes over connections, and what payloads say
-//! - [`probe`], [`stats`], [`clock`]: a process's costs, percentiles, time
+//! - [`probe`], [`metrics`], [`stats`], [`clock`]: a process's costs, what a server says, percentiles, time
 //! - [`terminal`], [`report`], [`error`]: what a person and a program get to see
 
 mod cli;
@@ -15,6 +15,7 @@ mod client;
 mod clock;
 mod error;
 mod floor;
+mod metrics;
 mod probe;
 mod publisher;
 mod report;

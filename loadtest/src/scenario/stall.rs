@@ -11,6 +11,7 @@ use crate::client::tally::{Accounting, Reasons, count};
 use crate::client::{Fleet, Opening, TICK};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::probe::Probe;
 use crate::report::{Checks, Findings, duration_us, grouped, optional, percentiles, row, to_json};
 use crate::scenario::measure::{Load, Measured, measure};
@@ -33,7 +34,10 @@ struct Stall {
     /// Messages that they still found, and faults among those.
     stalled_delivered: u64,
     stalled_faults: u64,
-    /// When the server had let go of the first and of all of them, in s from their subscription, by its descriptors.
+    /// Sessions that the server says it closed with the required code, where it was asked.
+    closed_by_metrics: Option<u64>,
+    /// When the server had let go of the first and of all of them, in s from their subscription: by its metrics where
+    /// they were given, else by its descriptors.
     first_closed_seconds: Option<f64>,
     all_closed_seconds: Option<f64>,
     /// The most that the server's memory grew by, per stalled session.
@@ -67,9 +71,21 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
 
     fleet.open(Opening { stalled: true, ..args.server.opening(args.stalled, 1) }, progress)?;
     let load = Load { label: "publishing, some stalled", ..load };
-    let mut watch = Watch::start(probe, args.stalled)?;
-    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| watch.look())?;
-    fleet.resume_stalled()?;
+    let metrics = args.metrics.zip(args.require_code).map(|(address, code)| Metrics::new(address, code));
+    let mut watch = Watch::start(probe, metrics, args.stalled)?;
+    let mut resumed = false;
+    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| {
+        watch.look()?;
+        // The server waits only a moment for a client to take its close frame.
+        if metrics.is_some() && watch.all_closed.is_some() && !resumed {
+            resumed = true;
+            fleet.resume_stalled()?;
+        }
+        Ok(())
+    })?;
+    if !resumed {
+        fleet.resume_stalled()?;
+    }
     let deadline = Instant::now() + RESUME;
     let ended = || fleet.counters().stalled_ended.load(Ordering::Acquire);
     while ended() < u64::from(args.stalled) && Instant::now() < deadline {
@@ -88,6 +104,7 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
         stalled_delivered: stalled.tally.stalled_delivered + rest.stalled_delivered,
         stalled_faults: stalled.tally.stalled_faults + rest.stalled_faults,
         stalled_ended,
+        closed_by_metrics: watch.closed,
         first_closed_seconds: watch.first_closed,
         all_closed_seconds: watch.all_closed,
         bytes_per_stalled: watch.growth.map(|bytes| bytes as f64 / f64::from(args.stalled)),
@@ -113,12 +130,16 @@ fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
         let start = format!("closed with {code}");
         let closed: u64 =
             result.stalled_ended.iter().filter(|(reason, _)| reason.starts_with(&start)).map(|(_, count)| count).sum();
-        let measured = result.stalled_ended.iter().map(|(reason, count)| format!("{count} {reason}"));
-        let measured = measured.collect::<Vec<_>>().join(", ");
+        let mut measured: Vec<_> =
+            result.stalled_ended.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        if let Some(count) = result.closed_by_metrics {
+            measured.push(format!("{count} by the server's metrics"));
+        }
+        let measured = measured.join(", ");
         checks.push(
             "stalled sessions",
             format!("all {start}"),
-            closed == u64::from(args.stalled),
+            closed.max(result.closed_by_metrics.unwrap_or(0)) == u64::from(args.stalled),
             if measured.is_empty() { "none ended".to_owned() } else { measured },
         );
     }
@@ -142,44 +163,59 @@ fn rows(result: &Stall) -> Vec<Vec<String>> {
 }
 
 /// Looks at the server while some sessions are stalled: a client that does not read cannot see when it is closed, but
-/// the server's descriptors tell.
+/// the server's metrics or descriptors tell.
 struct Watch {
     probe: Option<Probe>,
+    metrics: Option<Metrics>,
     started: Instant,
     looked: Instant,
     rss: u64,
     descriptors: u64,
+    closed_before: u64,
     stalled: u64,
     growth: Option<u64>,
+    closed: Option<u64>,
     first_closed: Option<f64>,
     all_closed: Option<f64>,
 }
 
 impl Watch {
-    fn start(probe: Option<Probe>, stalled: u32) -> Result<Self> {
+    fn start(probe: Option<Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
         let sample = probe.map(|probe| probe.sample()).transpose()?;
         let now = Instant::now();
         let (rss, descriptors) = sample.map_or((0, 0), |sample| (sample.rss, sample.descriptors));
         Ok(Self {
             probe,
+            metrics,
             started: now,
             looked: now,
             rss,
             descriptors,
+            closed_before: metrics.map_or(Ok(0), |metrics| metrics.closed())?,
             stalled: stalled.into(),
             growth: None,
+            closed: None,
             first_closed: None,
             all_closed: None,
         })
     }
 
     fn look(&mut self) -> Result<()> {
-        let Some(probe) = self.probe.filter(|_| self.looked.elapsed() >= LOOK) else { return Ok(()) };
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
         self.looked = Instant::now();
-        let sample = probe.sample()?;
-        let growth = sample.rss.saturating_sub(self.rss);
-        self.growth = Some(self.growth.unwrap_or(0).max(growth));
-        let gone = self.descriptors.saturating_sub(sample.descriptors);
+        let mut gone = 0;
+        if let Some(probe) = self.probe {
+            let sample = probe.sample()?;
+            let growth = sample.rss.saturating_sub(self.rss);
+            self.growth = Some(self.growth.unwrap_or(0).max(growth));
+            gone = self.descriptors.saturating_sub(sample.descriptors);
+        }
+        if let Some(metrics) = self.metrics {
+            gone = metrics.closed()?.saturating_sub(self.closed_before);
+            self.closed = Some(gone);
+        }
         let seconds = self.started.elapsed().as_secs_f64();
         if gone > 0 {
             self.first_closed.get_or_insert(seconds);
