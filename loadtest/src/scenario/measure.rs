@@ -1,0 +1,196 @@
+//! One measurement: publish a plan to the sessions of a fleet, wait for the last message, read the costs.
+
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::client::session::Expectation;
+use crate::client::tally::{Accounting, Tally};
+use crate::client::{Counters, Fleet, TICK};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::probe::{Probe, Usage};
+use crate::publisher::{Dialect, Plan, Published, publish};
+use crate::stats::Latency;
+use crate::terminal::Progress;
+
+/// What to publish to whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    /// Shown to a person.
+    pub(crate) label: &'static str,
+    /// Names of the channels; session i of the fleet has channel i modulo their number.
+    pub(crate) channels: Vec<String>,
+    /// Sessions that read.
+    pub(crate) readers: u32,
+    /// Bytes of a payload.
+    pub(crate) payload: usize,
+    /// Messages in all.
+    pub(crate) messages: u64,
+    /// Messages per second; `None` for a burst.
+    pub(crate) rate: Option<f64>,
+    /// What has not arrived when nothing has for so long is lost.
+    pub(crate) grace: Duration,
+}
+
+/// What a measurement found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Measured {
+    /// Messages published.
+    pub(crate) published: u64,
+    /// From the first message's due time to the last delivery, in s.
+    pub(crate) seconds: f64,
+    /// Deliveries per second over that time.
+    pub(crate) deliveries_per_second: f64,
+    /// Where the messages went.
+    pub(crate) accounting: Accounting,
+    /// From a message's due time to its reading.
+    pub(crate) latency: Latency,
+    /// The most that the publisher itself was late, in us; part of the latency.
+    pub(crate) publisher_late_us: f64,
+    /// Messages that no server had subscribed to in Redis.
+    pub(crate) unheard: u64,
+    /// What the server used.
+    pub(crate) server: Option<Usage>,
+    /// Its CPU time per delivery, in us.
+    pub(crate) cpu_us_per_delivery: Option<f64>,
+    /// All counts.
+    #[serde(skip)]
+    pub(crate) tally: Tally,
+}
+
+/// Measures. `watch` is called about every 20 ms with the running counts.
+///
+/// # Errors
+/// A backend or a client thread that fails, or messages that nobody listened to.
+pub(crate) fn measure(
+    fleet: &Fleet,
+    dialect: &dyn Dialect,
+    load: &Load,
+    probe: Option<Probe>,
+    progress: &Progress,
+    watch: &mut dyn FnMut(&Counters) -> Result<()>,
+) -> Result<Measured> {
+    let round = next_round();
+    fleet.start_round(Expectation { round, payload: load.payload })?;
+    let plan = Plan {
+        channels: load.channels.clone(),
+        payload: load.payload,
+        messages: load.messages,
+        rate: load.rate,
+        round,
+    };
+    let base = delivered(fleet);
+    let before = probe.map(|probe| probe.sample()).transpose()?;
+    let published = publish_watched(fleet, dialect, &plan, load, progress, watch)?;
+
+    let expected = base + expected(&published, load.readers);
+    let mut last = (delivered(fleet), Instant::now());
+    while last.0 < expected && last.1.elapsed() < load.grace {
+        clock::pause(TICK);
+        watch(fleet.counters())?;
+        let now = delivered(fleet);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    let after = probe.map(|probe| probe.sample()).transpose()?;
+    let tally = fleet.collect(&published.per_channel)?;
+    if tally.delivered == 0 && published.unheard == load.messages && load.readers > 0 {
+        return Err(Error::Run(format!(
+            "{} has no subscriber for these messages: let the server use the same Redis, and give its prefix by \
+             --redis-prefix",
+            dialect.name()
+        )));
+    }
+    let server = after.zip(before).map(|(after, before)| after.since(&before));
+    let seconds = tally.last_delivery.saturating_sub(published.first) as f64 / 1e9;
+    let per = |total: f64, count: f64| if count > 0.0 { Some(total / count) } else { None };
+    Ok(Measured {
+        published: load.messages,
+        seconds,
+        deliveries_per_second: per(tally.delivered as f64, seconds).unwrap_or(0.0),
+        accounting: tally.accounting(),
+        latency: tally.latency(),
+        publisher_late_us: published.late as f64 / 1e3,
+        unheard: published.unheard,
+        server,
+        cpu_us_per_delivery: server.and_then(|usage| per(usage.cpu_ns as f64 / 1e3, tally.delivered as f64)),
+        tally,
+    })
+}
+
+/// Publishes on a thread of its own, while this one shows how far it is.
+fn publish_watched(
+    fleet: &Fleet,
+    dialect: &dyn Dialect,
+    plan: &Plan,
+    load: &Load,
+    progress: &Progress,
+    watch: &mut dyn FnMut(&Counters) -> Result<()>,
+) -> Result<Published> {
+    let count = AtomicU64::new(0);
+    progress.begin(load.label, load.messages);
+    let published = std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| publish(dialect, plan, &count));
+        let mut watched = Ok(());
+        while !publisher.is_finished() {
+            clock::pause(TICK);
+            progress.at(count.load(Ordering::Relaxed));
+            if watched.is_ok() {
+                watched = watch(fleet.counters());
+            }
+        }
+        let published = publisher.join().map_err(|_| Error::Run("the publisher's thread has died".to_owned()))?;
+        watched.and(published)
+    });
+    progress.at(count.load(Ordering::Relaxed));
+    progress.end();
+    published
+}
+
+fn delivered(fleet: &Fleet) -> u64 {
+    fleet.counters().delivered.load(Ordering::Acquire)
+}
+
+/// Deliveries that the plan makes among `readers` sessions.
+fn expected(published: &Published, readers: u32) -> u64 {
+    let channels = published.per_channel.len() as u32;
+    published
+        .per_channel
+        .iter()
+        .zip(0u32..)
+        .map(|(&messages, channel)| {
+            let subscribers = readers / channels + u32::from(channel < readers % channels);
+            u64::from(messages) * u64::from(subscribers)
+        })
+        .sum()
+}
+
+/// A number for the stamps of a measurement; two processes on one Redis hardly begin with the same.
+fn next_round() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add((std::process::id() << 6) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(per_channel: &[u32]) -> Published {
+        Published { per_channel: per_channel.into(), first: 0, late: 0, unheard: 0 }
+    }
+
+    #[test]
+    fn every_subscriber_of_a_channel_expects_each_of_its_messages() {
+        assert_eq!(expected(&published(&[200]), 10_000), 2_000_000);
+        assert_eq!(expected(&published(&[3, 2, 2]), 3), 7);
+        assert_eq!(expected(&published(&[3, 2]), 5), 3 * 3 + 2 * 2);
+    }
+
+    #[test]
+    fn rounds_differ() {
+        assert_ne!(next_round(), next_round());
+    }
+}

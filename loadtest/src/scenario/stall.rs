@@ -1,0 +1,228 @@
+//! Readers that stop reading: what the server does with them, what they cost, and whether the others notice.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cli::{self, StallArgs};
+use crate::client::tally::{Accounting, Reasons, count};
+use crate::client::{Fleet, Opening, TICK};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::probe::Probe;
+use crate::report::{Checks, Findings, duration_us, grouped, optional, percentiles, row, to_json};
+use crate::scenario::measure::{Load, Measured, measure};
+use crate::scenario::pattern::warm_up;
+use crate::terminal::Progress;
+
+/// How long stalled sessions have to read how they were closed, once they read again.
+const RESUME: Duration = Duration::from_secs(15);
+/// How often the server's memory and descriptors are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Serialize)]
+struct Stall {
+    calm: Measured,
+    stalled: Measured,
+    p99_shift_ms: f64,
+    stalled_sessions: u32,
+    /// How stalled sessions ended, as they saw it once they read again.
+    stalled_ended: Reasons,
+    /// Messages that they still found, and faults among those.
+    stalled_delivered: u64,
+    stalled_faults: u64,
+    /// Sessions that the server says it closed with the required code, where it was asked.
+    closed_by_metrics: Option<u64>,
+    /// When the server had let go of the first and of all of them, in s from their subscription: by its metrics where
+    /// they were given, else by its descriptors.
+    first_closed_seconds: Option<f64>,
+    all_closed_seconds: Option<f64>,
+    /// The most that the server's memory grew by, per stalled session.
+    bytes_per_stalled: Option<f64>,
+}
+
+/// Broadcasts twice: without the stalled sessions, and with them.
+pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
+    if args.sessions == 0 {
+        return Err(Error::Usage("--sessions 0: at least one has to read".to_owned()));
+    }
+    cli::check_payload(args.payload)?;
+    let messages = cli::messages(args.rate, args.seconds)?;
+    let mut target = args.server.target(args.sessions.saturating_add(args.stalled))?;
+    target.stalled_receive_buffer = args.receive_buffer;
+    let dialect = args.publish.dialect()?;
+    let probe = args.probe.probe()?;
+    let load = Load {
+        label: "publishing, all read",
+        channels: vec![args.server.channel.clone()],
+        readers: args.sessions,
+        payload: args.payload,
+        messages,
+        rate: Some(args.rate),
+        grace: args.publish.grace(),
+    };
+    let mut fleet = Fleet::start(target, args.server.threads)?;
+    fleet.open(args.server.opening(args.sessions, 1), progress)?;
+    let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
+    let calm = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;
+
+    fleet.open(Opening { stalled: true, ..args.server.opening(args.stalled, 1) }, progress)?;
+    let load = Load { label: "publishing, some stalled", ..load };
+    let metrics = args.metrics.zip(args.require_code).map(|(address, code)| Metrics::new(address, code));
+    let mut watch = Watch::start(probe, metrics, args.stalled)?;
+    let mut resumed = false;
+    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| {
+        watch.look()?;
+        // The server waits only a moment for a client to take its close frame.
+        if metrics.is_some() && watch.all_closed.is_some() && !resumed {
+            resumed = true;
+            fleet.resume_stalled()?;
+        }
+        Ok(())
+    })?;
+    if !resumed {
+        fleet.resume_stalled()?;
+    }
+    let deadline = Instant::now() + RESUME;
+    let ended = || fleet.counters().stalled_ended.load(Ordering::Acquire);
+    while ended() < u64::from(args.stalled) && Instant::now() < deadline {
+        clock::pause(TICK);
+    }
+    let rest = fleet.collect(&Arc::from([]))?;
+    drop(fleet);
+
+    accounting.add(&calm.accounting);
+    accounting.add(&stalled.accounting);
+    let mut stalled_ended = stalled.tally.stalled_ended.clone();
+    rest.stalled_ended.iter().for_each(|(reason, by)| count(&mut stalled_ended, reason, *by));
+    let result = Stall {
+        p99_shift_ms: (stalled.latency.p99_us - calm.latency.p99_us) / 1e3,
+        stalled_sessions: args.stalled,
+        stalled_delivered: stalled.tally.stalled_delivered + rest.stalled_delivered,
+        stalled_faults: stalled.tally.stalled_faults + rest.stalled_faults,
+        stalled_ended,
+        closed_by_metrics: watch.closed,
+        first_closed_seconds: watch.first_closed,
+        all_closed_seconds: watch.all_closed,
+        bytes_per_stalled: watch.growth.map(|bytes| bytes as f64 / f64::from(args.stalled)),
+        calm,
+        stalled,
+    };
+    let checks = checks(args, &result, &accounting);
+    Ok(Findings { rows: rows(&result), result: to_json(&result), checks })
+}
+
+fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
+    let mut checks = Checks::default();
+    checks.accounting(accounting);
+    checks.push(
+        "messages of stalled sessions",
+        "in order up to their end".to_owned(),
+        result.stalled_faults == 0,
+        format!("{} delivered, {} faults", result.stalled_delivered, result.stalled_faults),
+    );
+    checks.at_most("rise of the 99th percentile", args.max_p99_shift_ms, Some(result.p99_shift_ms), "ms");
+    checks.at_most("server memory per stalled session", args.max_bytes_per_stalled, result.bytes_per_stalled, "B");
+    if let Some(code) = args.require_code {
+        let start = format!("closed with {code}");
+        let closed: u64 =
+            result.stalled_ended.iter().filter(|(reason, _)| reason.starts_with(&start)).map(|(_, count)| count).sum();
+        let mut measured: Vec<_> =
+            result.stalled_ended.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        if let Some(count) = result.closed_by_metrics {
+            measured.push(format!("{count} by the server's metrics"));
+        }
+        let measured = measured.join(", ");
+        checks.push(
+            "stalled sessions",
+            format!("all {start}"),
+            closed.max(result.closed_by_metrics.unwrap_or(0)) == u64::from(args.stalled),
+            if measured.is_empty() { "none ended".to_owned() } else { measured },
+        );
+    }
+    checks
+}
+
+fn rows(result: &Stall) -> Vec<Vec<String>> {
+    let mut rows = vec![row(["latency of those that read", "p50", "p90", "p99", "p99.9", "max"])];
+    for (name, measured) in [("all read", &result.calm), ("some stalled", &result.stalled)] {
+        rows.push(std::iter::once(name.to_owned()).chain(percentiles(&measured.latency)).collect());
+    }
+    rows.push(row(["rise of p99".to_owned(), duration_us((result.p99_shift_ms * 1e3).max(0.0))]));
+    rows.push(row(["stalled sessions".to_owned(), grouped(f64::from(result.stalled_sessions), 0)]));
+    for (reason, count) in &result.stalled_ended {
+        rows.push(row([format!("  {reason}"), grouped(*count as f64, 0)]));
+    }
+    rows.push(row(["first let go by the server, s".to_owned(), optional(result.first_closed_seconds, 1)]));
+    rows.push(row(["all let go by the server, s".to_owned(), optional(result.all_closed_seconds, 1)]));
+    rows.push(row(["server memory per stalled session, B".to_owned(), optional(result.bytes_per_stalled, 0)]));
+    rows
+}
+
+/// Looks at the server while some sessions are stalled: a client that does not read cannot see when it is closed, but
+/// the server's metrics or descriptors tell.
+struct Watch {
+    probe: Option<Probe>,
+    metrics: Option<Metrics>,
+    started: Instant,
+    looked: Instant,
+    rss: u64,
+    descriptors: u64,
+    closed_before: u64,
+    stalled: u64,
+    growth: Option<u64>,
+    closed: Option<u64>,
+    first_closed: Option<f64>,
+    all_closed: Option<f64>,
+}
+
+impl Watch {
+    fn start(probe: Option<Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
+        let sample = probe.map(|probe| probe.sample()).transpose()?;
+        let now = Instant::now();
+        let (rss, descriptors) = sample.map_or((0, 0), |sample| (sample.rss, sample.descriptors));
+        Ok(Self {
+            probe,
+            metrics,
+            started: now,
+            looked: now,
+            rss,
+            descriptors,
+            closed_before: metrics.map_or(Ok(0), |metrics| metrics.closed())?,
+            stalled: stalled.into(),
+            growth: None,
+            closed: None,
+            first_closed: None,
+            all_closed: None,
+        })
+    }
+
+    fn look(&mut self) -> Result<()> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let mut gone = 0;
+        if let Some(probe) = self.probe {
+            let sample = probe.sample()?;
+            let growth = sample.rss.saturating_sub(self.rss);
+            self.growth = Some(self.growth.unwrap_or(0).max(growth));
+            gone = self.descriptors.saturating_sub(sample.descriptors);
+        }
+        if let Some(metrics) = self.metrics {
+            gone = metrics.closed()?.saturating_sub(self.closed_before);
+            self.closed = Some(gone);
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        if gone > 0 {
+            self.first_closed.get_or_insert(seconds);
+        }
+        if gone >= self.stalled {
+            self.all_closed.get_or_insert(seconds);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Latency percentiles and medians.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// The longest latency that is told apart: ten minutes.
+const LONGEST_NS: u64 = 600_000_000_000;
+
+/// An empty histogram of nanoseconds, exact to three digits from a microsecond on.
+#[expect(clippy::unwrap_used, reason = "the bounds are constants that the constructor takes; a test builds one")]
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, LONGEST_NS, 3).unwrap()
+}
+
+/// Adds the second to the first, which has the same bounds.
+pub(crate) fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
+    // Both come from `histogram`, so that no value can be out of range.
+    let _ = into.add(from);
+}
+
+/// Percentiles in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Latency {
+    /// Values behind the percentiles.
+    pub(crate) count: u64,
+    /// Half of all took at most this long.
+    pub(crate) p50_us: f64,
+    /// 90 %.
+    pub(crate) p90_us: f64,
+    /// 99 %.
+    pub(crate) p99_us: f64,
+    /// 99.9 %.
+    pub(crate) p999_us: f64,
+    /// The longest.
+    pub(crate) max_us: f64,
+}
+
+impl Latency {
+    /// Reads the percentiles off a histogram of nanoseconds.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            count: histogram.len(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; `None` without values.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_microseconds_within_a_thousandth() {
+        let mut histogram = histogram();
+        for value in 1..=1000u64 {
+            histogram.record(value * 1_000_000).unwrap();
+        }
+        let latency = Latency::of(&histogram);
+        assert_eq!(latency.count, 1000);
+        assert!((latency.p50_us / 500_000.0 - 1.0).abs() < 0.002, "{latency:?}");
+        assert!((latency.p99_us / 990_000.0 - 1.0).abs() < 0.002, "{latency:?}");
+        assert!((latency.max_us / 1_000_000.0 - 1.0).abs() < 0.002, "{latency:?}");
+    }
+
+    #[test]
+    fn an_empty_histogram_has_no_count() {
+        assert_eq!(Latency::of(&histogram()).count, 0);
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median([]), None);
+    }
+}

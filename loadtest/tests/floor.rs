@@ -1,0 +1,207 @@
+//! Client, publisher and floor against a real Redis: every count is exact.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-loadtest");
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Redis on a free port, ready.
+fn redis() -> (Running, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    let child = command.stdout(Stdio::null()).spawn().expect("redis-server is installed");
+    let running = Running(child);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.write_all(b"PING\r\n").unwrap();
+            let mut answer = [0u8; 7];
+            if stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG\r\n" {
+                return (running, port);
+            }
+        }
+        assert!(Instant::now() < deadline, "redis-server does not come up");
+        std::thread::yield_now();
+    }
+}
+
+/// A floor, and the address that it printed.
+fn floor(redis: u16) -> (Running, String) {
+    let mut child = Command::new(PROGRAM)
+        .args(["floor", "--until-stdin-closes", "--listen", "127.0.0.1:0", "--redis", &url(redis)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (Running(child), line.trim().strip_prefix("listening ").expect("an address").to_owned())
+}
+
+fn url(redis: u16) -> String {
+    format!("redis://127.0.0.1:{redis}")
+}
+
+/// Runs the program to its end and gives its JSON as well, if it wrote any.
+fn run(name: &str, arguments: &[&str]) -> (Output, serde_json::Value) {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+    let _ = std::fs::remove_file(&file);
+    let output = Command::new(PROGRAM).args(arguments).arg("--json").arg(&file).output().unwrap();
+    let json = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    (output, json.unwrap_or_default())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_broadcast_reaches_every_session_once_and_in_order() {
+    let (_redis, port) = redis();
+    let (floor, address) = floor(port);
+    let pid = floor.0.id().to_string();
+    let (output, json) = run(
+        "broadcast",
+        &[
+            "broadcast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--server-pid",
+            &pid,
+            "--sessions",
+            "300",
+            "--threads",
+            "2",
+            "--burst",
+            "100",
+        ],
+    );
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let accounting = &json["result"]["accounting"];
+    assert_eq!(accounting["delivered"], 300 * 100);
+    for fault in ["lost", "out_of_order", "duplicates", "misrouted", "strays"] {
+        assert_eq!(accounting[fault], 0, "{fault}");
+    }
+    assert_eq!(json["result"]["latency"]["count"], 300 * 100);
+    assert!(json["result"]["server"]["cpu_ns"].as_u64().is_some_and(|cpu| cpu > 0), "{json}");
+    assert_eq!(json["passed"], true);
+}
+
+#[test]
+fn a_message_that_reaches_the_wrong_session_fails_the_run() {
+    // The floor gives its only channel to everybody: sessions with a channel of their own get nothing of theirs.
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port);
+    let (output, json) = run(
+        "unicast",
+        &[
+            "unicast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--sessions",
+            "5",
+            "--rate",
+            "50",
+            "--seconds",
+            "0.1",
+            "--grace",
+            "1",
+            "--channel",
+            "loadtest",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(2), "{json}");
+    assert!(text(&output.stderr).contains("has no subscriber"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_missed_bound_is_exit_status_1_and_says_so() {
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port);
+    let (output, json) = run(
+        "bound",
+        &[
+            "broadcast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--sessions",
+            "10",
+            "--burst",
+            "10",
+            "--min-deliveries-per-second",
+            "1e15",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("FAILED  deliveries per second"), "{}", text(&output.stdout));
+    assert_eq!(json["passed"], false);
+}
+
+#[test]
+fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
+    let (_redis, port) = redis();
+    let (floor, address) = floor(port);
+    let pid = floor.0.id().to_string();
+    let (output, json) = run(
+        "compare",
+        &[
+            "compare-floor",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--server-pid",
+            &pid,
+            "--sessions",
+            "200",
+            "--rate",
+            "50",
+            "--seconds",
+            "0.4",
+            "--burst",
+            "20",
+            "--rounds",
+            "2",
+        ],
+    );
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    for side in ["server", "floor"] {
+        for (part, messages) in [("steady", 20), ("burst", 20)] {
+            let rounds = json["result"][side][part].as_array().unwrap();
+            assert_eq!(rounds.len(), 2);
+            for round in rounds {
+                assert_eq!(round["accounting"]["delivered"], 200 * messages, "{side} {part}");
+            }
+        }
+    }
+    assert!(json["result"]["medians"]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0));
+}
+
+#[test]
+fn nothing_listening_is_exit_status_2_with_what_to_do() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let (output, _) = run("refused", &["broadcast", "--server", &address, "--sessions", "3"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("start the server or correct --server"), "{}", text(&output.stderr));
+}
