@@ -7,11 +7,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use prost::Message as _;
 use tidegate_protocol::codec::payload::{self, Content};
 use tidegate_protocol::codec::{
-    Commands, Delimited, Format, PublicationParts, decode_command, decode_reply, encode_publication, encode_reply,
-    ping, split_delimited,
+    Commands, Delimited, Format, PublicationParts, decode_command, decode_reply, encode_command, encode_publication,
+    encode_reply, ping, split_delimited,
 };
 use tidegate_protocol::limits::Limits;
 use tidegate_protocol::message::*;
@@ -255,12 +254,9 @@ fn reply() -> impl Strategy<Value = Reply> {
 fn encode(format: Format, commands: &[Command]) -> Vec<u8> {
     let mut out = Vec::new();
     for command in commands {
-        match format {
-            Format::Json => {
-                serde_json::to_writer(&mut out, command).unwrap();
-                out.push(b'\n');
-            }
-            Format::Protobuf => command.encode_length_delimited(&mut out).unwrap(),
+        encode_command(format, command, &mut out);
+        if format == Format::Json {
+            out.push(b'\n');
         }
     }
     out

@@ -131,7 +131,7 @@ fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
 }
 
 /// Appends a value, escaped.
-fn put_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+pub(super) fn put_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {
         // As in `encode_reply`: what cannot be written must not break the framing.

@@ -194,7 +194,15 @@ fn check_object(body: &[u8]) -> Result<(), DecodeError> {
 pub fn encode_reply(format: Format, reply: &Reply, out: &mut Vec<u8>) {
     match format {
         Format::Json => json::encode_reply(reply, out),
-        Format::Protobuf => protobuf::encode_reply(reply, out),
+        Format::Protobuf => protobuf::encode(reply, out),
+    }
+}
+
+/// Appends one command, as a client does; framed as by [`encode_reply`].
+pub fn encode_command(format: Format, command: &Command, out: &mut Vec<u8>) {
+    match format {
+        Format::Json => json::put_value(out, command),
+        Format::Protobuf => protobuf::encode(command, out),
     }
 }
 
