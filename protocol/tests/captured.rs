@@ -1,5 +1,6 @@
 //! What the official SDKs really send, captured from centrifuge-js 5.8 and centrifuge-python 0.7: it is also where the
 //! fuzz targets start (`fuzz/corpus`).
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! Properties of the codecs: what goes in comes out, in both formats, and no bytes make a decoder panic.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::collections::BTreeMap;
 

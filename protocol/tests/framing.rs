@@ -1,5 +1,6 @@
 //! Properties of WebSocket framing: whatever the fragmentation, the masks and the pieces in which bytes arrive, the
 //! same messages come out; and no bytes make the parsers panic.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -3,9 +3,9 @@
 //! Members have the names of the `.proto` file, and `build.rs` gives each field its attributes:
 //! - Zero values are left out, except where SDKs expect them (`ALWAYS_PRESENT` there). A message that is set is
 //!   written even when it is empty: `{}` is how SDKs know a success.
-//! - `bytes` fields are embedded JSON ([`raw`]), without newlines, so that these can end messages.
+//! - `bytes` fields are embedded JSON (module `raw`), without newlines, so that these can end messages.
 //! - 64-bit integers are numbers.
-//! - On input, members come in any order, unknown ones are ignored, and `null` counts as absent ([`nullable`]), but
+//! - On input, members come in any order, unknown ones are ignored, and `null` counts as absent (`nullable`), but
 //!   for payloads, where `null` is a value like any other.
 
 use bytes::Bytes;
