@@ -123,15 +123,16 @@ impl<'b> RequestHead<'b> {
 ///
 /// As soon as the bytes cannot become a request; [`HandshakeError::HeadTooLong`] when `limit` bytes hold no end of it.
 pub fn parse_head(buf: &[u8], limit: usize) -> Result<Head<'_>, HandshakeError> {
+    // The parser would wait for the end of a method as long as letters come.
+    if buf.len() > METHOD_MAX && !buf[..=METHOD_MAX].contains(&b' ') {
+        return Err(HandshakeError::Malformed("no method"));
+    }
     let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut lines);
     let length = match request.parse(buf) {
         Ok(httparse::Status::Complete(length)) if length <= limit => length,
         Ok(httparse::Status::Complete(_)) => return Err(HandshakeError::HeadTooLong { limit }),
         Ok(httparse::Status::Partial) if buf.len() >= limit => return Err(HandshakeError::HeadTooLong { limit }),
-        Ok(httparse::Status::Partial) if request.method.is_none() && buf.len() > METHOD_MAX => {
-            return Err(HandshakeError::Malformed("no method"));
-        }
         Ok(httparse::Status::Partial) => return Ok(Head::Incomplete),
         Err(httparse::Error::TooManyHeaders) => return Err(HandshakeError::TooManyHeaders),
         Err(error) => return Err(HandshakeError::Malformed(describe(error))),
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused_at_once() {
-        let cases: [&[u8]; 7] = [
+        let cases: [&[u8]; 8] = [
             b"\x16\x03\x01\x02\x00\x01",
             b"\x81\x85\x00\x00",
             b"GET / HTTP/2.0\r\n",
@@ -309,6 +310,7 @@ mod tests {
             b"GET / HTTP/1.1\r\nno colon\r\n",
             b"GET / HTTP/1.1\r\nA: \x00\r\n",
             &[b'A'; 25],
+            b"AVERYLONGMETHODOFTWENTYSIX / HTTP/1.1\r\n\r\n",
         ];
         for garbage in cases {
             let error = parse_head(garbage, 16_384).unwrap_err();
