@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(["."])
         // Maps keep the order of their keys, so that encodings are reproducible.
         .btree_map(["."])
-        .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]");
+        .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]");
 
     for file in &files.file {
         for message in &file.message_type {
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 };
                 config.field_attribute(
                     format!(".{}.{name}", file.package()),
-                    format!("#[serde(rename = \"{}\", {form}{skip})]", field.name()),
+                    format!("#[serde(default, rename = \"{}\", {form}{skip})]", field.name()),
                 );
             }
         }

@@ -3,9 +3,9 @@
 //! Members have the names of the `.proto` file, and `build.rs` gives each field its attributes:
 //! - Zero values are left out, except where SDKs expect them (`ALWAYS_PRESENT` there). A message that is set is
 //!   written even when it is empty: `{}` is how SDKs know a success.
-//! - `bytes` fields are embedded JSON ([`raw`]), without newlines, so that these can end messages.
+//! - `bytes` fields are embedded JSON (module `raw`), without newlines, so that these can end messages.
 //! - 64-bit integers are numbers.
-//! - On input, members come in any order, unknown ones are ignored, and `null` counts as absent ([`nullable`]), but
+//! - On input, members come in any order, unknown ones are ignored, and `null` counts as absent (`nullable`), but
 //!   for payloads, where `null` is a value like any other.
 
 use bytes::Bytes;
@@ -131,7 +131,7 @@ fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
 }
 
 /// Appends a value, escaped.
-fn put_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+pub(super) fn put_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {
         // As in `encode_reply`: what cannot be written must not break the framing.
@@ -228,5 +228,248 @@ pub(crate) mod text {
     /// Writes UTF-8 as a string.
     pub(crate) fn serialize<S: Serializer>(data: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(simdutf8::basic::from_utf8(data).map_err(serde::ser::Error::custom)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::codec::{Format, decode_command, decode_reply};
+    use crate::message::*;
+
+    fn json(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        encode_reply(reply, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn command(text: &str) -> Command {
+        decode_command(Format::Json, text.as_bytes()).unwrap()
+    }
+
+    /// The object as split off, with what follows it.
+    fn split(text: &str) -> Option<(&str, &str)> {
+        let Split { body, rest } = split_object(text.as_bytes(), 3).unwrap()?;
+        Some((std::str::from_utf8(body).unwrap(), std::str::from_utf8(rest).unwrap()))
+    }
+
+    #[test]
+    fn objects_are_split_at_newlines_and_blank_lines_skipped() {
+        assert_eq!(split("{}\n{}"), Some(("{}", "{}")));
+        assert_eq!(split("{}"), Some(("{}", "")));
+        assert_eq!(split("\r\n\n {\"a\":[]} \t\r\n\n"), Some(("{\"a\":[]}", "\n")));
+        assert_eq!(split("{\n\"a\":\n1}\nx"), Some(("{\n\"a\":\n1}", "x")));
+        assert_eq!(split(" \n\r\t"), None);
+        assert_eq!(split(""), None);
+    }
+
+    #[test]
+    fn braces_and_quotes_within_strings_do_not_end_an_object() {
+        let text = r#"{"a":"}\"}\\"}"#;
+        assert_eq!(split(text), Some((text, "")));
+    }
+
+    #[test]
+    fn text_that_is_no_object_is_refused() {
+        for text in ["1", "null", "[]", "\"{}\"", "x{}", "{}{}", "{} {}", "{},"] {
+            let error = split_object(text.as_bytes(), 3).unwrap_err();
+            assert!(matches!(error, DecodeError::Unexpected { .. }), "{text}: {error}");
+        }
+        for text in ["{", "{\"a", "{\"a\\", "{\"a\\\"", "{\"a\":[", "{\"a\":[]"] {
+            let error = split_object(text.as_bytes(), 3).unwrap_err();
+            assert!(matches!(error, DecodeError::Truncated), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_refused_before_it_is_parsed() {
+        assert!(split_object(b"{\"a\":[{}]}", 3).is_ok());
+        assert!(matches!(split_object(b"{\"a\":[{\"b\":[", 3), Err(DecodeError::TooDeep { limit: 3 })));
+        let deep = [b"{\"a\":".repeat(1_000_000), b"1".to_vec(), b"}".repeat(1_000_000)].concat();
+        assert!(matches!(split_object(&deep, 64), Err(DecodeError::TooDeep { limit: 64 })));
+    }
+
+    #[test]
+    fn members_come_in_any_order_and_unknown_ones_are_ignored() {
+        let found =
+            command(r#"{"later":[{}],"subscribe":{"flag":1,"offset":18446744073709551615,"channel":"c"},"id":2}"#);
+        let subscribe = SubscribeRequest { channel: "c".into(), flag: 1, offset: u64::MAX, ..Default::default() };
+        assert_eq!(found, Command { id: 2, subscribe: Some(subscribe), ..Default::default() });
+    }
+
+    #[test]
+    fn null_counts_as_absent() {
+        let text = r#"{"id":null,"connect":{"token":null,"subs":null,"headers":null,"flag":null},"subscribe":null}"#;
+        assert_eq!(command(text), Command { connect: Some(ConnectRequest::default()), ..Default::default() });
+    }
+
+    #[test]
+    fn payloads_are_kept_byte_for_byte() {
+        for payload in [r#"{ "b" : 1,"a":[1.50, "\u00e9"]}"#, "null", "0", "\"x\"", "[ ]", "{\n}"] {
+            let found = command(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\",\"data\": {payload} }}}}"));
+            assert_eq!(found.publish.unwrap().data, payload);
+        }
+    }
+
+    #[test]
+    fn commands_of_the_wrong_shape_are_refused() {
+        let cases = [
+            r#"{"id":-1}"#,
+            r#"{"id":4294967296}"#,
+            r#"{"id":"1"}"#,
+            r#"{"id":1.5}"#,
+            r#"{"id":1,"connect":[]}"#,
+            r#"{"id":1,"connect":["token"]}"#,
+            r#"{"id":1,"connect":true}"#,
+            r#"{"id":1,"id":2}"#,
+            r#"{"id":1,"subscribe":{"channel":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"\ud800"}}"#,
+            r#"{"id":1,"publish":{"data":nope}}"#,
+            r#"{"id":1,"publish":{"data":[}}}"#,
+            r#"{"id":1,}"#,
+            r#"{]"#,
+        ];
+        for text in cases {
+            let error = decode_command(Format::Json, text.as_bytes()).unwrap_err();
+            assert!(matches!(error, DecodeError::Json(_) | DecodeError::Truncated), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_is_refused_in_names_and_in_payloads() {
+        assert!(decode_command(Format::Json, b"{\"id\":1,\"subscribe\":{\"channel\":\"\xff\"}}").is_err());
+        assert!(decode_command(Format::Json, b"{\"id\":1,\"publish\":{\"data\":\"\xff\"}}").is_err());
+    }
+
+    #[test]
+    fn zero_values_are_left_out() {
+        assert_eq!(json(&Reply::default()), "{}");
+        let reply = Reply { id: 1, connect: Some(ConnectResult::default()), ..Default::default() };
+        assert_eq!(json(&reply), r#"{"id":1,"connect":{}}"#);
+        let push = Push { channel: "c".into(), r#pub: Some(Publication::default()), ..Default::default() };
+        assert_eq!(json(&Reply { push: Some(push), ..Default::default() }), r#"{"push":{"channel":"c","pub":{}}}"#);
+    }
+
+    #[test]
+    fn empty_results_are_present() {
+        let replies = [
+            (Reply { unsubscribe: Some(UnsubscribeResult {}), ..Default::default() }, r#"{"unsubscribe":{}}"#),
+            (Reply { publish: Some(PublishResult {}), ..Default::default() }, r#"{"publish":{}}"#),
+            (Reply { subscribe: Some(SubscribeResult::default()), ..Default::default() }, r#"{"subscribe":{}}"#),
+            (Reply { rpc: Some(RpcResult::default()), ..Default::default() }, r#"{"rpc":{}}"#),
+            (Reply { refresh: Some(RefreshResult::default()), ..Default::default() }, r#"{"refresh":{}}"#),
+        ];
+        for (reply, expected) in replies {
+            assert_eq!(json(&reply), expected);
+        }
+    }
+
+    #[test]
+    fn what_sdks_expect_is_present_even_when_zero() {
+        let presence = BTreeMap::from([("id".to_owned(), ClientInfo::default())]);
+        let replies = [
+            (
+                Reply { error: Some(Error { code: 100, ..Default::default() }), ..Default::default() },
+                r#"{"error":{"code":100,"message":""}}"#,
+            ),
+            (
+                Reply { presence: Some(PresenceResult { presence }), ..Default::default() },
+                r#"{"presence":{"presence":{"id":{"user":"","client":""}}}}"#,
+            ),
+            (
+                Reply { presence: Some(PresenceResult::default()), ..Default::default() },
+                r#"{"presence":{"presence":{}}}"#,
+            ),
+            (
+                Reply { presence_stats: Some(PresenceStatsResult::default()), ..Default::default() },
+                r#"{"presence_stats":{"num_clients":0,"num_users":0}}"#,
+            ),
+            (
+                Reply { history: Some(HistoryResult::default()), ..Default::default() },
+                r#"{"history":{"publications":[],"epoch":"","offset":0}}"#,
+            ),
+        ];
+        for (reply, expected) in replies {
+            assert_eq!(json(&reply), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_of_64_bits_are_numbers() {
+        let subscribe = SubscribeResult { offset: u64::MAX, id: i64::MIN, ..Default::default() };
+        assert_eq!(
+            json(&Reply { subscribe: Some(subscribe), ..Default::default() }),
+            r#"{"subscribe":{"offset":18446744073709551615,"id":-9223372036854775808}}"#
+        );
+    }
+
+    #[test]
+    fn payloads_are_embedded_without_newlines_and_never_break_the_framing() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"{\"a\": 1}", "{\"a\": 1}"),
+            (b"{\r\n\"a\":\n\"\\n\"}\n", "{\"a\":\"\\n\"}"),
+            (b"plain \"text\"\n", "\"plain \\\"text\\\"\\n\""),
+            (b"{\"a\":", "\"{\\\"a\\\":\""),
+            (b"\xff\xfe", "null"),
+        ];
+        for (data, expected) in cases {
+            let rpc = RpcResult { data: Bytes::from_static(data) };
+            let reply = Reply { rpc: Some(rpc), ..Default::default() };
+            assert_eq!(json(&reply), format!("{{\"rpc\":{{\"data\":{expected}}}}}"));
+        }
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        let hostile = "\"\\\n\r\t\u{0}\u{1f}\u{7f}é\u{2028}😀</script>";
+        let tags = BTreeMap::from([(hostile.to_owned(), hostile.to_owned())]);
+        let info = ClientInfo { user: hostile.into(), client: hostile.into(), ..Default::default() };
+        let parts = PublicationParts {
+            channel: hostile,
+            data: b"1",
+            info: Some(&info),
+            offset: 1,
+            epoch: hostile,
+            tags: &tags,
+        };
+        let mut out = Vec::new();
+        encode_publication(&parts, &mut out);
+        assert!(!out.contains(&b'\n'));
+        let push = decode_reply(Format::Json, &out).unwrap().push.unwrap();
+        assert_eq!(push.channel, hostile);
+        let publication = push.r#pub.unwrap();
+        assert_eq!((publication.info, publication.tags), (Some(info.clone()), tags.clone()));
+        assert_eq!(publication.epoch, hostile);
+    }
+
+    #[test]
+    fn a_publication_has_the_members_that_it_needs() {
+        let none = BTreeMap::new();
+        let parts =
+            PublicationParts { channel: "news", data: b"{\"a\":1}", info: None, offset: 0, epoch: "", tags: &none };
+        let mut out = b"before".to_vec();
+        encode_publication(&parts, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), r#"before{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#);
+        let info = ClientInfo { conn_info: Bytes::from_static(b"{}"), ..Default::default() };
+        let mut out = Vec::new();
+        encode_publication(&PublicationParts { info: Some(&info), offset: 7, epoch: "e", ..parts }, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"push":{"channel":"news","pub":{"data":{"a":1},"info":{"user":"","client":"","conn_info":{}},"offset":7,"epoch":"e"}}}"#
+        );
+    }
+
+    #[test]
+    fn an_emulation_request_carries_its_commands_in_a_string() {
+        let text = r#"{"session":"s","node":"n","data":"{\"id\":1}\n{}"}"#;
+        let request: EmulationRequest = serde_json::from_str(text).unwrap();
+        assert_eq!(request.data, "{\"id\":1}\n{}");
+        assert_eq!(
+            serde_json::from_str::<EmulationRequest>(&serde_json::to_string(&request).unwrap()).unwrap(),
+            request
+        );
+        assert!(serde_json::from_str::<EmulationRequest>(r#"{"data":{"id":1}}"#).is_err());
     }
 }

@@ -152,6 +152,8 @@ impl Iterator for Commands<'_> {
 /// Decodes a body whose depth is known to be bounded.
 fn decode_body(format: Format, body: &[u8]) -> Result<Command, DecodeError> {
     match format {
+        // A pong: what clients send most often.
+        Format::Json if body == b"{}" => Ok(Command::default()),
         Format::Json => Ok(serde_json::from_slice(body)?),
         Format::Protobuf => Ok(prost::Message::decode(body)?),
     }
@@ -194,7 +196,15 @@ fn check_object(body: &[u8]) -> Result<(), DecodeError> {
 pub fn encode_reply(format: Format, reply: &Reply, out: &mut Vec<u8>) {
     match format {
         Format::Json => json::encode_reply(reply, out),
-        Format::Protobuf => protobuf::encode_reply(reply, out),
+        Format::Protobuf => protobuf::encode(reply, out),
+    }
+}
+
+/// Appends one command, as a client does; framed as by [`encode_reply`].
+pub fn encode_command(format: Format, command: &Command, out: &mut Vec<u8>) {
+    match format {
+        Format::Json => json::put_value(out, command),
+        Format::Protobuf => protobuf::encode(command, out),
     }
 }
 
@@ -228,5 +238,153 @@ pub const fn ping(format: Format) -> &'static [u8] {
     match format {
         Format::Json => b"{}",
         Format::Protobuf => &[0],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{PublishRequest, SendRequest, SubscribeRequest};
+
+    fn ids(commands: &mut Commands<'_>) -> Vec<u32> {
+        commands.map(|command| command.unwrap().id).collect()
+    }
+
+    /// Commands as one Protobuf batch.
+    fn batch(commands: &[Command]) -> Vec<u8> {
+        commands.iter().flat_map(prost::Message::encode_length_delimited_to_vec).collect()
+    }
+
+    #[test]
+    fn a_message_can_hold_many_commands() {
+        let limits = Limits::default();
+        let text = b"{\"id\":1}\n{\"id\":2}\n\n{}\n";
+        assert_eq!(ids(&mut Commands::new(Format::Json, text, &limits)), [1, 2, 0]);
+        let bytes = batch(&[
+            Command { id: 1, ..Default::default() },
+            Command { id: 2, send: Some(SendRequest::default()), ..Default::default() },
+            Command::default(),
+        ]);
+        assert_eq!(ids(&mut Commands::new(Format::Protobuf, &bytes, &limits)), [1, 2, 0]);
+    }
+
+    #[test]
+    fn an_empty_message_has_no_commands() {
+        for (format, message) in [(Format::Json, b"".as_slice()), (Format::Json, b" \n\r\n"), (Format::Protobuf, b"")] {
+            assert!(Commands::new(format, message, &Limits::default()).next().is_none());
+        }
+    }
+
+    #[test]
+    fn decoding_stops_and_goes_on_where_it_was() {
+        let limits = Limits::default();
+        let bytes = batch(&[1, 2, 3].map(|id| Command { id, ..Default::default() }));
+        for (format, message) in
+            [(Format::Json, b"{\"id\":1}\n{\"id\":2}\n{\"id\":3}".as_slice()), (Format::Protobuf, &bytes)]
+        {
+            let mut first = Commands::new(format, message, &limits);
+            assert_eq!(first.next().unwrap().unwrap().id, 1);
+            assert_eq!(ids(&mut Commands::new(format, first.rest(), &limits)), [2, 3]);
+            assert_eq!(ids(&mut first), [2, 3]);
+            assert!(first.rest().is_empty());
+        }
+    }
+
+    #[test]
+    fn commands_before_an_error_come_out_and_none_after_it() {
+        let limits = Limits::default();
+        let mut bytes = batch(&[Command { id: 1, ..Default::default() }]);
+        bytes.extend_from_slice(&[1, 0x0f, 2, 8, 3]);
+        for (format, message) in
+            [(Format::Json, b"{\"id\":1}\n{\"id\":x}\n{\"id\":3}".as_slice()), (Format::Protobuf, &bytes)]
+        {
+            let mut commands = Commands::new(format, message, &limits);
+            assert_eq!(commands.next().unwrap().unwrap().id, 1);
+            assert_eq!(commands.next().unwrap().unwrap_err().disconnect(), DisconnectCode::BadRequest);
+            assert!(commands.next().is_none());
+            assert!(commands.rest().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_command_beyond_the_size_limit_is_refused() {
+        let limits = Limits { message_size: 20, ..Default::default() };
+        let mut commands = Commands::new(Format::Json, b"{\"id\":1}\n{\"id\":2,\"send\":{}}   \n{\"id\":3}", &limits);
+        assert_eq!(ids(&mut commands), [1, 2, 3]);
+        let mut commands = Commands::new(Format::Json, b"{\"id\":1,\"send\":{}   }", &limits);
+        assert!(commands.next().unwrap().unwrap_err().is_too_big());
+        let mut commands = Commands::new(Format::Protobuf, &[21], &limits);
+        assert!(commands.next().unwrap().unwrap_err().is_too_big());
+    }
+
+    #[test]
+    fn deep_json_is_refused() {
+        let nested = |levels: usize| {
+            let payload = "[".repeat(levels) + &"]".repeat(levels);
+            format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\",\"data\":{payload}}}}}")
+        };
+        let limits = Limits::default();
+        let text = nested(limits.json_depth - 2);
+        assert!(Commands::new(Format::Json, text.as_bytes(), &limits).next().unwrap().is_ok());
+        assert!(decode_command(Format::Json, text.as_bytes()).is_ok());
+        let text = nested(limits.json_depth - 1);
+        let error = Commands::new(Format::Json, text.as_bytes(), &limits).next().unwrap().unwrap_err();
+        assert!(matches!(error, DecodeError::TooDeep { limit: 64 }), "{error}");
+        assert!(decode_command(Format::Json, text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_deep_protobuf_filter_is_refused() {
+        let mut node = vec![];
+        for _ in 0..1000 {
+            let mut outer = vec![0x32];
+            prost::encoding::encode_varint(node.len() as u64, &mut outer);
+            outer.append(&mut node);
+            node = outer;
+        }
+        let mut subscribe = vec![0x6a];
+        prost::encoding::encode_varint(node.len() as u64, &mut subscribe);
+        subscribe.append(&mut node);
+        let mut command = vec![0x2a];
+        prost::encoding::encode_varint(subscribe.len() as u64, &mut command);
+        command.append(&mut subscribe);
+        assert!(matches!(decode_command(Format::Protobuf, &command), Err(DecodeError::Protobuf(_))));
+    }
+
+    #[test]
+    fn a_cut_protobuf_batch_is_refused() {
+        let bytes = batch(&[Command {
+            id: 1,
+            subscribe: Some(SubscribeRequest { channel: "news".into(), ..Default::default() }),
+            ..Default::default()
+        }]);
+        for end in 1..bytes.len() {
+            let mut commands = Commands::new(Format::Protobuf, &bytes[..end], &Limits::default());
+            assert!(matches!(commands.next(), Some(Err(DecodeError::Truncated))), "{end}");
+        }
+    }
+
+    #[test]
+    fn one_command_is_one_object_and_nothing_else() {
+        assert_eq!(decode_command(Format::Json, b" {\"id\":1} \n").unwrap().id, 1);
+        assert!(decode_command(Format::Json, b"{}\n{}").is_err());
+        assert!(decode_command(Format::Json, b"").is_err());
+        assert_eq!(decode_command(Format::Protobuf, b"").unwrap(), Command::default());
+    }
+
+    #[test]
+    fn a_protobuf_payload_may_be_any_bytes() {
+        let publish = PublishRequest { channel: "c".into(), data: b"\xff\x00".as_slice().into(), ..Default::default() };
+        let command = Command { id: 1, publish: Some(publish), ..Default::default() };
+        assert_eq!(decode_command(Format::Protobuf, &prost::Message::encode_to_vec(&command)).unwrap(), command);
+    }
+
+    #[test]
+    fn the_ping_is_an_empty_reply() {
+        for format in [Format::Json, Format::Protobuf] {
+            let mut out = Vec::new();
+            encode_reply(format, &Reply::default(), &mut out);
+            assert_eq!(out, ping(format));
+        }
     }
 }

@@ -7,8 +7,6 @@ use prost::Message;
 use prost::encoding::{self, WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::PublicationParts;
-use crate::message::Reply;
-
 /// Field numbers on the way to a publication, from `proto/client.proto`.
 mod field {
     pub(super) const REPLY_PUSH: u32 = 4;
@@ -23,10 +21,10 @@ mod field {
     pub(super) const MAP_VALUE: u32 = 2;
 }
 
-/// Appends a reply behind its length.
-pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
-    encode_varint(reply.encoded_len() as u64, out);
-    reply.encode_raw(out);
+/// Appends a message behind its length.
+pub(super) fn encode(message: &impl Message, out: &mut Vec<u8>) {
+    encode_varint(message.encoded_len() as u64, out);
+    message.encode_raw(out);
 }
 
 /// Appends the reply that carries one publication.

@@ -264,3 +264,201 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
         *byte ^= key;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    const LIMIT: usize = 1000;
+
+    /// A masked frame with this first byte.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![first];
+        match payload.len() {
+            length @ 0..=125 => out.push(0x80 | length as u8),
+            length @ 126..=0xffff => {
+                out.push(0x80 | 126);
+                out.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            length => {
+                out.push(0x80 | 127);
+                out.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(&MASK);
+        out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+        out
+    }
+
+    /// What comes out of some frames: payloads of messages with a letter for their kind, and the error at the end.
+    fn run(frames: &[Vec<u8>]) -> (Vec<(char, Vec<u8>)>, Option<FrameError>) {
+        let mut buf = frames.concat();
+        let (mut assembler, mut found, mut at) = (Assembler::default(), Vec::new(), 0);
+        loop {
+            at += match assembler.step(&mut buf[at..], LIMIT, true) {
+                Ok(Step::Incomplete) => break,
+                Ok(Step::Message { opcode_text, payload, consumed }) => {
+                    found.push((if opcode_text { 't' } else { 'b' }, payload.into_owned()));
+                    consumed
+                }
+                Ok(Step::Ping { payload, consumed }) => {
+                    found.push(('p', payload.to_vec()));
+                    consumed
+                }
+                Ok(Step::Pong { consumed } | Step::Continue { consumed }) => consumed,
+                Ok(Step::Close { code, reason, consumed }) => {
+                    found.push(('c', format!("{code:?} {reason}").into_bytes()));
+                    consumed
+                }
+                Err(error) => return (found, Some(error)),
+            };
+        }
+        assert_eq!(at, buf.len(), "bytes left over");
+        (found, None)
+    }
+
+    fn error(frames: &[Vec<u8>]) -> Option<FrameError> {
+        run(frames).1
+    }
+
+    #[test]
+    fn an_idle_assembler_is_one_pointer() {
+        assert_eq!(size_of::<Assembler>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn messages_come_out_unmasked() {
+        for length in [0, 1, 7, 8, 9, 125, 126, 127, 1000] {
+            let payload: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+            assert_eq!(run(&[frame(0x82, &payload)]), (vec![('b', payload)], None));
+        }
+        assert_eq!(run(&[frame(0x81, b"Hello")]), (vec![('t', b"Hello".to_vec())], None));
+    }
+
+    #[test]
+    fn an_unfragmented_message_is_borrowed() {
+        let mut buf = frame(0x82, b"data");
+        let step = Assembler::default().step(&mut buf, LIMIT, true).unwrap();
+        assert!(matches!(step, Step::Message { payload: Cow::Borrowed(b"data"), consumed: 10, .. }));
+    }
+
+    #[test]
+    fn an_incomplete_frame_is_left_untouched() {
+        let whole = frame(0x81, &[b'x'; 200]);
+        for end in 0..whole.len() {
+            let mut part = whole[..end].to_vec();
+            assert_eq!(Assembler::default().step(&mut part, LIMIT, true), Ok(Step::Incomplete), "{end}");
+            assert_eq!(part, whole[..end]);
+        }
+    }
+
+    #[test]
+    fn fragments_become_one_message_with_control_frames_between() {
+        let frames = [frame(0x01, b"ab"), frame(0x89, b"?"), frame(0x00, b""), frame(0x8a, b"!"), frame(0x80, b"cd")];
+        assert_eq!(run(&frames), (vec![('p', b"?".to_vec()), ('t', b"abcd".to_vec())], None));
+        let frames = [frame(0x02, b"\xff"), frame(0x80, b"\xfe"), frame(0x82, b"next")];
+        assert_eq!(run(&frames), (vec![('b', b"\xff\xfe".to_vec()), ('b', b"next".to_vec())], None));
+    }
+
+    #[test]
+    fn nothing_is_held_once_a_fragmented_message_is_out() {
+        let mut assembler = Assembler::default();
+        assembler.step(&mut frame(0x02, b"abc"), LIMIT, true).unwrap();
+        assert!(assembler.buffered() >= 3);
+        assembler.step(&mut frame(0x80, b"d"), LIMIT, true).unwrap();
+        assert_eq!(assembler.buffered(), 0);
+    }
+
+    #[test]
+    fn violations_have_their_close_codes() {
+        let mut unmasked = frame(0x81, b"");
+        unmasked[1] = 0;
+        let cases = [
+            (vec![unmasked], FrameError::Unmasked, 1002),
+            (vec![frame(0xc1, b"")], FrameError::ReservedBits, 1002),
+            (vec![frame(0xa1, b"")], FrameError::ReservedBits, 1002),
+            (vec![frame(0x99, b"")], FrameError::ReservedBits, 1002),
+            (vec![frame(0x83, b"")], FrameError::ReservedOpcode(3), 1002),
+            (vec![frame(0x8b, b"")], FrameError::ReservedOpcode(11), 1002),
+            (vec![frame(0x09, b"")], FrameError::FragmentedControl, 1002),
+            (vec![frame(0x89, &[0; 126])], FrameError::LongControl(126), 1002),
+            (vec![frame(0x80, b"x")], FrameError::Continuation, 1002),
+            (vec![frame(0x00, b"x")], FrameError::Continuation, 1002),
+            (vec![frame(0x01, b"x"), frame(0x81, b"y")], FrameError::Interleaved, 1002),
+            (vec![frame(0x88, &[3])], FrameError::CloseCode, 1002),
+            (vec![frame(0x88, b"\x03\xe8\xff")], FrameError::Utf8, 1007),
+            (vec![frame(0x81, b"\xc3")], FrameError::Utf8, 1007),
+            (vec![frame(0x82, &[0; 1001])], FrameError::TooBig { length: 1001, limit: 1000 }, 1009),
+        ];
+        for (frames, expected, code) in cases {
+            assert_eq!(error(&frames), Some(expected));
+            assert_eq!(expected.close_code(), code);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_its_payload() {
+        for length in [1001_u64, 1 << 32, 1 << 63, u64::MAX] {
+            let mut header = vec![0x82, 0x80 | 127];
+            header.extend_from_slice(&length.to_be_bytes());
+            header.extend_from_slice(&MASK);
+            assert_eq!(error(&[header]), Some(FrameError::TooBig { length, limit: LIMIT }));
+        }
+    }
+
+    #[test]
+    fn fragments_count_together_against_the_limit() {
+        assert_eq!(run(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 400])]).0.len(), 1);
+        let expected = FrameError::TooBig { length: 1001, limit: 1000 };
+        assert_eq!(error(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 401])]), Some(expected));
+    }
+
+    #[test]
+    fn a_control_frame_passes_within_a_message_at_the_limit() {
+        let frames = [frame(0x02, &[0; 1000]), frame(0x89, b"?"), frame(0x80, b"")];
+        assert_eq!(run(&frames).0.len(), 2);
+    }
+
+    #[test]
+    fn close_codes_are_judged() {
+        for code in [1000_u16, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 3999, 4000, 4999] {
+            let (found, error) = run(&[frame(0x88, &[&code.to_be_bytes(), "zü".as_bytes()].concat())]);
+            assert_eq!((found.len(), error), (1, None), "{code}");
+            assert_eq!(found[0].1, format!("Some({code}) zü").into_bytes());
+        }
+        for code in [0_u16, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
+            assert_eq!(error(&[frame(0x88, &code.to_be_bytes())]), Some(FrameError::CloseCode), "{code}");
+        }
+        assert_eq!(run(&[frame(0x88, b"")]), (vec![('c', b"None ".to_vec())], None));
+    }
+
+    #[test]
+    fn characters_may_be_split_between_fragments() {
+        let text = "aé€😀z".as_bytes();
+        for at in 0..=text.len() {
+            let frames = [frame(0x01, &text[..at]), frame(0x80, &text[at..])];
+            assert_eq!(run(&frames), (vec![('t', text.to_vec())], None), "{at}");
+        }
+        let mut single: Vec<_> = text.iter().map(|byte| frame(0x00, &[*byte])).collect();
+        single[0][0] = 0x01;
+        single.push(frame(0x80, b""));
+        assert_eq!(run(&single), (vec![('t', text.to_vec())], None));
+    }
+
+    #[test]
+    fn invalid_text_is_refused_at_the_fragment_that_holds_it() {
+        assert_eq!(error(&[frame(0x01, b"a\xed\xa0")]), Some(FrameError::Utf8), "a surrogate");
+        assert_eq!(error(&[frame(0x01, b"\xf4"), frame(0x00, b"\x90")]), Some(FrameError::Utf8), "beyond U+10FFFF");
+        assert_eq!(error(&[frame(0x01, b"\xe2\x82"), frame(0x80, b"")]), Some(FrameError::Utf8), "cut short");
+    }
+
+    #[test]
+    fn text_is_not_checked_unless_asked() {
+        let step = Assembler::default().step(&mut frame(0x81, b"\xff"), LIMIT, false).map(|_| ());
+        assert_eq!(step, Ok(()));
+        let mut assembler = Assembler::default();
+        assert!(assembler.step(&mut frame(0x01, b"\xff"), LIMIT, false).is_ok());
+        assert!(assembler.step(&mut frame(0x80, b"\xff"), LIMIT, false).is_ok());
+    }
+}

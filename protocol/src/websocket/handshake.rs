@@ -123,15 +123,16 @@ impl<'b> RequestHead<'b> {
 ///
 /// As soon as the bytes cannot become a request; [`HandshakeError::HeadTooLong`] when `limit` bytes hold no end of it.
 pub fn parse_head(buf: &[u8], limit: usize) -> Result<Head<'_>, HandshakeError> {
+    // The parser would wait for the end of a method as long as letters come.
+    if buf.len() > METHOD_MAX && !buf[..=METHOD_MAX].contains(&b' ') {
+        return Err(HandshakeError::Malformed("no method"));
+    }
     let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut lines);
     let length = match request.parse(buf) {
         Ok(httparse::Status::Complete(length)) if length <= limit => length,
         Ok(httparse::Status::Complete(_)) => return Err(HandshakeError::HeadTooLong { limit }),
         Ok(httparse::Status::Partial) if buf.len() >= limit => return Err(HandshakeError::HeadTooLong { limit }),
-        Ok(httparse::Status::Partial) if request.method.is_none() && buf.len() > METHOD_MAX => {
-            return Err(HandshakeError::Malformed("no method"));
-        }
         Ok(httparse::Status::Partial) => return Ok(Head::Incomplete),
         Err(httparse::Error::TooManyHeaders) => return Err(HandshakeError::TooManyHeaders),
         Err(error) => return Err(HandshakeError::Malformed(describe(error))),
@@ -161,7 +162,11 @@ fn split_target(target: &str) -> (&str, &str) {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
         _ => target,
     };
-    target.split_once('?').unwrap_or((target, ""))
+    match target.split_once('?') {
+        Some(("", query)) => ("/", query),
+        Some(split) => split,
+        None => (target, ""),
+    }
 }
 
 /// A connection that becomes a WebSocket.
@@ -237,4 +242,200 @@ pub fn write_response(upgrade: &Upgrade, out: &mut Vec<u8>) {
         out.extend_from_slice(subprotocol.as_bytes());
     }
     out.extend_from_slice(b"\r\n\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The request of RFC 6455, 1.2, with one thing changed.
+    fn request(from: &str, to: &str) -> Vec<u8> {
+        let text = "GET /connection/websocket?x=1 HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+                    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                    Origin: http://example.com\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to).into_bytes()
+    }
+
+    fn head(buf: &[u8]) -> RequestHead<'_> {
+        match parse_head(buf, 16_384).unwrap() {
+            Head::Request(head) => head,
+            Head::Incomplete => panic!("incomplete: {}", String::from_utf8_lossy(buf)),
+        }
+    }
+
+    fn upgraded(from: &str, to: &str) -> Result<Option<Upgrade>, HandshakeError> {
+        upgrade(&head(&request(from, to)))
+    }
+
+    #[test]
+    fn a_head_is_read_when_its_last_byte_is_there() {
+        let mut buf = request("", "");
+        let length = buf.len();
+        for end in 0..length {
+            assert!(matches!(parse_head(&buf[..end], 16_384), Ok(Head::Incomplete)), "{end}");
+        }
+        buf.extend_from_slice(b"\x81\x80rest");
+        let head = head(&buf);
+        assert_eq!((head.method, head.path, head.query), ("GET", "/connection/websocket", "x=1"));
+        assert_eq!(head.length, length);
+        assert_eq!(head.header("ORIGIN"), Some("http://example.com"));
+        assert_eq!(head.header("cookie"), None);
+    }
+
+    #[test]
+    fn targets_have_a_path_and_a_query() {
+        let cases = [
+            ("/", ("/", "")),
+            ("/a?", ("/a", "")),
+            ("/a?b?c=d/e", ("/a", "b?c=d/e")),
+            ("*", ("*", "")),
+            ("/a?u=http://b/c", ("/a", "u=http://b/c")),
+            ("http://host:80/a?b", ("/a", "b")),
+            ("http://host", ("/", "")),
+            ("http://host?b", ("/", "b")),
+        ];
+        for (target, expected) in cases {
+            assert_eq!(split_target(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused_at_once() {
+        let cases: [&[u8]; 8] = [
+            b"\x16\x03\x01\x02\x00\x01",
+            b"\x81\x85\x00\x00",
+            b"GET / HTTP/2.0\r\n",
+            b"GET /\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n",
+            b"GET / HTTP/1.1\r\nA: \x00\r\n",
+            &[b'A'; 25],
+            b"AVERYLONGMETHODOFTWENTYSIX / HTTP/1.1\r\n\r\n",
+        ];
+        for garbage in cases {
+            let error = parse_head(garbage, 16_384).unwrap_err();
+            assert!(matches!(error, HandshakeError::Malformed(_)), "{error}");
+            assert_eq!(error.status(), 400);
+        }
+    }
+
+    #[test]
+    fn a_head_beyond_the_limit_is_refused() {
+        let mut buf = b"GET / HTTP/1.1\r\nA: ".to_vec();
+        buf.resize(100, b'a');
+        assert!(matches!(parse_head(&buf, 101), Ok(Head::Incomplete)));
+        let error = parse_head(&buf, 100).unwrap_err();
+        assert_eq!((error, error.status()), (HandshakeError::HeadTooLong { limit: 100 }, 431));
+        buf.extend_from_slice(b"\r\n\r\n");
+        assert!(parse_head(&buf, 103).is_err());
+        assert!(parse_head(&buf, 104).is_ok());
+    }
+
+    #[test]
+    fn too_many_header_lines_are_refused() {
+        let lines = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count)).into_bytes();
+        assert!(parse_head(&lines(HEADERS_MAX), 16_384).is_ok());
+        let error = parse_head(&lines(HEADERS_MAX + 1), 16_384).unwrap_err();
+        assert_eq!((error, error.status()), (HandshakeError::TooManyHeaders, 431));
+    }
+
+    #[test]
+    fn a_header_that_is_not_utf8_is_present_and_empty() {
+        let buf = b"GET / HTTP/1.1\r\nOrigin: \xff\r\n\r\n";
+        assert_eq!(head(buf).header("Origin"), Some(""));
+    }
+
+    #[test]
+    fn the_standards_own_example_is_accepted() {
+        let upgrade = upgraded("", "").unwrap().unwrap();
+        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut out = Vec::new();
+        write_response(&upgrade, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn lists_of_tokens_are_searched_in_any_case() {
+        assert!(upgraded("Connection: Upgrade", "Connection: keep-alive, UPGRADE").unwrap().is_some());
+        assert!(upgraded("Connection: Upgrade", "Connection: keep-alive\r\nConnection: upgrade").unwrap().is_some());
+        assert!(upgraded("Upgrade: websocket", "Upgrade: h2c, WebSocket").unwrap().is_some());
+    }
+
+    #[test]
+    fn other_requests_are_not_upgrades() {
+        assert_eq!(upgraded("Upgrade: websocket\r\n", ""), Ok(None));
+        assert_eq!(upgraded("Upgrade: websocket", "Upgrade: h2c"), Ok(None));
+    }
+
+    #[test]
+    fn a_wrong_request_for_websocket_is_refused() {
+        let cases = [
+            ("GET /", "POST /", 400),
+            ("HTTP/1.1", "HTTP/1.0", 400),
+            ("Connection: Upgrade", "Connection: keep-alive", 400),
+            ("Connection: Upgrade\r\n", "", 400),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ===", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQQQ", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j-Q==", 400),
+            ("Origin", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin", 400),
+            ("Sec-WebSocket-Version: 13\r\n", "", 426),
+            ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8", 426),
+        ];
+        for (from, to, status) in cases {
+            let error = upgraded(from, to).unwrap_err();
+            assert_eq!(error.status(), status, "{from} -> {to}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_format_is_json_unless_subprotocol_or_query_say_protobuf() {
+        use Format::{Json, Protobuf};
+        let cases = [
+            ("Origin", "Origin", Json, None),
+            ("Origin", "Sec-WebSocket-Protocol:\r\nOrigin", Json, None),
+            ("Origin", "Sec-WebSocket-Protocol: chat\r\nOrigin", Json, None),
+            ("Origin", "Sec-WebSocket-Protocol: centrifuge-json\r\nOrigin", Json, Some("centrifuge-json")),
+            (
+                "Origin",
+                "Sec-WebSocket-Protocol: chat, centrifuge-protobuf\r\nOrigin",
+                Protobuf,
+                Some("centrifuge-protobuf"),
+            ),
+            ("x=1", "format=protobuf", Protobuf, None),
+            ("x=1", "x=1&cf_protocol=protobuf", Protobuf, None),
+            ("x=1", "cf_protocol_version=v2", Json, None),
+            ("x=1", "format=json&x=format=protobuf", Json, None),
+        ];
+        for (from, to, format, subprotocol) in cases {
+            let upgrade = upgraded(from, to).unwrap().unwrap();
+            assert_eq!((upgrade.format, upgrade.subprotocol), (format, subprotocol), "{to}");
+            let mut out = Vec::new();
+            write_response(&upgrade, &mut out);
+            let echoed = String::from_utf8(out).unwrap();
+            assert_eq!(echoed.contains("Sec-WebSocket-Protocol"), subprotocol.is_some());
+        }
+    }
+
+    #[test]
+    fn frame_pings_are_asked_for_in_the_query() {
+        assert!(!upgraded("", "").unwrap().unwrap().frame_ping);
+        assert!(upgraded("x=1", "cf_ws_frame_ping_pong=true").unwrap().unwrap().frame_ping);
+        assert!(!upgraded("x=1", "cf_ws_frame_ping_pong=false").unwrap().unwrap().frame_ping);
+    }
+
+    #[test]
+    fn a_refusal_is_a_whole_answer() {
+        let mut out = Vec::new();
+        HandshakeError::Version.write_response(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\n"), "{text}");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
+    }
 }
