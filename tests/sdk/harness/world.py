@@ -118,7 +118,10 @@ class Redis(Server):
         self.port = free_port()
 
     def command(self) -> list[str]:
-        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [
+            "redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
+            "--save", "", "--appendonly", "no", "--loglevel", "warning",
+        ]  # fmt: skip
 
     def ready(self) -> bool:
         return self.cli(["PING"]).stdout.strip() == b"PONG"
