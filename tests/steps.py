@@ -55,11 +55,12 @@ STEPS = [
     Step("conformance", "WebSocket conformance", ["protocol/conformance/run"], 900, needs="protocol/conformance/run"),
     # --tests: with the features of the step before, so that nothing is compiled twice.
     Step("build", "the gateway under test", ["cargo", "build", "--workspace", "--bins", "--tests"], 1200),
-    Step("deploy", "what deploy/ ships", ["deploy/check"], 120),
+    Step("deploy", "what deploy/ ships", [".cache/venv/bin/python", "deploy/check.py"], 120),
     sdk("javascript", "the JavaScript SDK, JSON and Protobuf"),
     sdk("python", "the Python SDK, JSON and Protobuf"),
     sdk("go", "the Go SDK, JSON and Protobuf"),
     sdk("cent", "the server API through cent"),
+    sdk("operations", "health and metrics, as operators' tools see them"),
     sdk("page", "the demo page in headless Chromium"),
 ]
 
@@ -68,7 +69,7 @@ LONG = {
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200, needs="protocol/fuzz/run"),
 }
 
-SDK_STEPS = ["javascript", "python", "go", "cent", "page"]
+SDK_STEPS = ["javascript", "python", "go", "cent", "operations", "page"]
 
 
 @dataclass

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the SDK tests: `tests/sdk/run.py [SUITE ...]` (javascript, python, go, cent, page; all by default).
+"""Runs the SDK tests: `tests/sdk/run.py [SUITE ...]` (javascript, python, go, cent, operations, page; all by default).
 
 The gateway under test is `TIDEGATE_BIN`, or else what `cargo build` left in the target directory. `./test sdk`
 installs what the suites need and builds the gateway first.

@@ -82,6 +82,7 @@ SUITES = {
         Suite("python", SDK / "python", [PYTHON, "test_client.py"], plain_claims),
         Suite("go", SDK / "go", ["go", "test", "-v", "-count=1", "-timeout=240s", "."], go_claims, go_missing),
         Suite("cent", SDK / "python", [PYTHON, "test_cent.py"], plain_claims),
+        Suite("operations", SDK / "python", [PYTHON, "test_operations.py"], plain_claims),
         Suite("page", SDK / "javascript", _node("page.test.mjs"), plain_claims),
     )
 }

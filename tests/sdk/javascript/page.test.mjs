@@ -34,11 +34,11 @@ describe('the demo page', () => {
   after(() => browser?.close());
 
   const connected = (timeout = SOON) =>
-    page.locator('#state').filter({ hasText: /^\s*connected/i, visible: true }).waitFor({ timeout });
+    page.locator('#state').filter({ hasText: /^\s*connected\s*$/, visible: true }).waitFor({ timeout });
   const shown = (text) => page.locator('#messages').getByText(text).first().waitFor({ state: 'visible' });
   const screenshot = (name) => page.screenshot({ path: join(endpoints.screenshots, `${name}.png`), fullPage: true });
 
-  /** Publishes numbered messages until one is visible: the page shows no more than that it listens. */
+  /** Publishes numbered messages until one is visible; each takes a redis-cli, so this is no busy loop. */
   async function untilListening(prefix) {
     for (let n = 1, end = Date.now() + AFTER_RESTART; Date.now() < end; n++) {
       await redisPublish(CHANNEL, JSON.stringify({ [prefix]: n }));
@@ -52,10 +52,17 @@ describe('the demo page', () => {
     await screenshot('1-connected');
   });
 
+  it('page: shows the commands that publish and connect', TEST, async () => {
+    const commands = page.locator('#commands');
+    for (const part of ["PUBLISH 'push:news'", '/api/publish', 'new Centrifuge(']) {
+      await commands.getByText(part).first().waitFor({ state: 'visible' });
+    }
+  });
+
   it('page: a redis-cli PUBLISH appears on it', TEST, async () => {
-    await page.locator('#channel').fill(CHANNEL);
-    await page.locator('#subscribe').click();
-    await untilListening('probe');
+    await page.getByLabel('Channel', { exact: true }).fill(CHANNEL);
+    await page.getByRole('button', { name: 'Subscribe', exact: true }).click();
+    await page.locator('#channels [data-state=live]').filter({ hasText: CHANNEL, visible: true }).waitFor();
     await redisPublish(CHANNEL, '{"headline":"hello from redis-cli"}');
     await shown('hello from redis-cli');
     await screenshot('2-published-by-redis');
@@ -68,8 +75,8 @@ describe('the demo page', () => {
   });
 
   it('page: what is published on it appears', TEST, async () => {
-    await page.locator('#publish-data').fill('{"headline":"hello from the page"}');
-    await page.locator('#publish').click();
+    await page.locator('#data').fill('{"headline":"hello from the page"}');
+    await page.getByRole('button', { name: 'Publish', exact: true }).click();
     await shown('hello from the page');
     await screenshot('3-published-on-the-page');
   });
