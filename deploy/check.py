@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -133,9 +134,53 @@ def sample_configuration():
     run(str(binary), "check-config", "--config", str(DEPLOY / "config" / "tidegate.toml"), env=environment)
 
 
+def permitted(expression: str, allowed: set[str]) -> bool:
+    """Whether an SPDX expression can be met with allowed licences: OR binds weaker than AND; the old `/` is OR."""
+    tokens = re.findall(r"\(|\)|/|[^\s()/]+(?:\s+WITH\s+[^\s()/]+)?", expression)
+
+    def either() -> bool:
+        met = both()
+        while tokens and tokens[0] in ("OR", "/"):
+            tokens.pop(0)
+            met = both() or met
+        return met
+
+    def both() -> bool:
+        met = one()
+        while tokens and tokens[0] == "AND":
+            tokens.pop(0)
+            met = one() and met
+        return met
+
+    def one() -> bool:
+        token = tokens.pop(0)
+        if token != "(":
+            return token in allowed
+        met = either()
+        assert tokens.pop(0) == ")", expression
+        return met
+
+    met = either()
+    assert not tokens, expression
+    return met
+
+
+def licences_are_permissive():
+    """every crate has a licence that deny.toml allows, and comes from the one registry"""
+    allowed = set(tomllib.loads((ROOT / "deny.toml").read_text())["licenses"]["allow"])
+    assert permitted("(MIT OR GPL-3.0) AND Zlib", allowed) and not permitted("MIT AND GPL-3.0", allowed)
+    command = ["cargo", "metadata", "--format-version=1", "--locked"]
+    packages = json.loads(subprocess.check_output(command, cwd=ROOT))["packages"]
+    refused = [f"{p['name']}: {p['license']}" for p in packages if not permitted(p["license"] or "none", allowed)]
+    assert not refused, refused
+    elsewhere = [p["name"] for p in packages if (p["source"] or "registry+").split("+")[0] != "registry"]
+    assert not elsewhere, elsewhere
+
+
 CLAIMS = (
     prometheus_configuration, alerts_fire, alerts_are_documented, scraped_nodes_exist, compose_is_loopback_only,
     compose_files_exist, compose_by_docker, supervisors_wait_for_the_drain, unit_is_valid, sample_configuration,
+    licences_are_permissive,
 )  # fmt: skip
 
 

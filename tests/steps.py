@@ -1,7 +1,7 @@
 """Runs the steps of ./test: each with a time limit, its output shown and kept, its tests counted.
 
 A step's own counts are read off its output: `test result:` lines of cargo, a closing `N passed, N failed`, or
-`ok - ...` lines. A step that prints none of them counts as one test. Standard library only.
+`ok - ...` lines, or the Autobahn driver's. A step that prints none of them counts as one test. Standard library only.
 """
 
 import os
@@ -18,6 +18,7 @@ LOGS = ROOT / ".cache" / "logs"
 
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 CLOSING = re.compile(r"^(?:\w+: )?(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
+AUTOBAHN = re.compile(r"^autobahn: (\d+) cases: .*; (\d+) failed$")
 CLAIM = re.compile(r"^(ok|not ok|skip) - ")
 
 
@@ -49,10 +50,11 @@ CHECKS = [
 ]  # fmt: skip
 
 STEPS = [
-    Step("install", "what the tests need", ["tests/install"], 900),
+    Step("tools", "a C compiler and Redis", ["tests/install", "tools"], 900),
     Step("rust", "the Rust tests of all crates", cargo_test(), 1800),
     Step("fuzz", "a short fuzz run of the decoders", ["protocol/fuzz/run", "10"], 900, needs="protocol/fuzz/run"),
-    Step("conformance", "WebSocket conformance", ["protocol/conformance/run"], 900, needs="protocol/conformance/run"),
+    Step("conformance", "WebSocket conformance", ["protocol/conformance/run"], 1300, needs="protocol/conformance/run"),
+    Step("install", "what the tests in other languages need", ["tests/install", "sdk"], 900),
     # --tests: with the features of the step before, so that nothing is compiled twice.
     Step("build", "the gateway under test", ["cargo", "build", "--workspace", "--bins", "--tests"], 1200),
     Step("deploy", "what deploy/ ships", [".cache/venv/bin/python", "deploy/check.py"], 120),
@@ -146,6 +148,9 @@ def count(step: Step, log: Path, status: int, seconds: float) -> Result:
             cargo = [sum(pair) for pair in zip(cargo, map(int, found.groups()))]
         elif found := CLOSING.match(line):
             closing = [int(number or 0) for number in found.groups()]
+        elif found := AUTOBAHN.match(line):
+            cases, bad = map(int, found.groups())
+            closing = [cases - bad, bad, 0]
         elif found := CLAIM.match(line):
             claims[found[1]] += 1
     if closing:
@@ -180,17 +185,25 @@ def chosen(arguments: list[str]) -> list[Step]:
     for name in names:
         if name not in steps:
             sys.exit(f"./test: unknown step {name!r}; ./test --list names them")
-    if names:
-        needed = ["install"] if set(names) - {"rust", "fuzz", "build", *(step.name for step in CHECKS)} else []
-        needed += ["build"] if set(names) & set(SDK_STEPS) and "TIDEGATE_BIN" not in os.environ else []
-        names = [*dict.fromkeys(needed + names)]
-    elif "--quick" in options:
-        names = ["rust"]
-    else:
-        names = [step.name for step in STEPS]
+    if not names:
+        names = ["rust"] if "--quick" in options else [step.name for step in STEPS]
     if "--checks" in options:
         names = [step.name for step in CHECKS] + names
-    return [steps[name] for name in names]
+    return [steps[name] for name in with_needed(names)]
+
+
+def with_needed(names: list[str]) -> list[str]:
+    """These steps, and before each the ones that it stands on."""
+    ordered: list[str] = []
+    for name in names:
+        if name not in ("fmt", "tools"):
+            ordered.append("tools")
+        if name in ("deploy", *SDK_STEPS):
+            ordered.append("install")
+            if "TIDEGATE_BIN" not in os.environ:
+                ordered.append("build")
+        ordered.append(name)
+    return list(dict.fromkeys(ordered))
 
 
 def main() -> int:
