@@ -1,1 +1,490 @@
+//! A whole shard with virtual sockets: no network, no clock.
 
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, PublishRequest, ShardInbox};
+
+use super::connection::Phase;
+use super::entropy::Entropy;
+use super::inbox::{Inbox, Message};
+use super::socket::Socket;
+use super::stats::{Dropped, ShardStats};
+use super::{Setup, Shard};
+use crate::admission::{Admission, Caps};
+use crate::config::{ChannelOptions, Config};
+use crate::node::resolve;
+use crate::origin::Origins;
+
+/// Both ends of a virtual socket.
+#[derive(Debug, Default)]
+struct Wire {
+    /// From the client, not read by the shard yet.
+    to_shard: VecDeque<u8>,
+    /// Written by the shard.
+    to_client: Vec<u8>,
+    /// How many more bytes the socket takes.
+    room: usize,
+    /// Calls to write.
+    writes: usize,
+    /// The client has closed its end.
+    closed: bool,
+    /// The shard has closed its end.
+    shut: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Virtual(Arc<Mutex<Wire>>);
+
+impl Socket for Virtual {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.lock().unwrap();
+        if wire.to_shard.is_empty() {
+            return if wire.closed { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        io::Read::read(&mut wire.to_shard, buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[io::IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let mut wire = self.0.lock().unwrap();
+        wire.writes += 1;
+        let mut taken = 0;
+        for slice in slices {
+            let n = slice.len().min(wire.room);
+            wire.to_client.extend_from_slice(&slice[..n]);
+            wire.room -= n;
+            taken += n;
+        }
+        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    fn shutdown_write(&mut self) {
+        self.0.lock().unwrap().shut = true;
+    }
+}
+
+/// A raw TCP client: the simplest framing, so that the tests read well.
+struct Client {
+    wire: Arc<Mutex<Wire>>,
+    key: Option<super::Key>,
+}
+
+impl Client {
+    fn send(&self, command: tidegate_protocol::message::Command) {
+        use prost::Message as _;
+        self.wire.lock().unwrap().to_shard.extend(command.encode_length_delimited_to_vec());
+    }
+
+    fn connect(&self) {
+        self.send(tidegate_protocol::message::Command {
+            id: 1,
+            connect: Some(Default::default()),
+            ..Default::default()
+        });
+    }
+
+    fn subscribe(&self, channel: &str) {
+        let request = tidegate_protocol::message::SubscribeRequest { channel: channel.into(), ..Default::default() };
+        self.send(tidegate_protocol::message::Command { id: 2, subscribe: Some(request), ..Default::default() });
+    }
+
+    fn unsubscribe(&self, channel: &str) {
+        let request = tidegate_protocol::message::UnsubscribeRequest { channel: channel.into() };
+        self.send(tidegate_protocol::message::Command { id: 3, unsubscribe: Some(request), ..Default::default() });
+    }
+
+    /// What has arrived whole: `c` connect, `s` subscribe, `u` unsubscribe, `d3008` a disconnect,
+    /// and the data of publications.
+    fn received(&self) -> Vec<String> {
+        use prost::Message as _;
+        let wire = self.wire.lock().unwrap();
+        let mut rest = &wire.to_client[..];
+        let mut all = Vec::new();
+        while let Ok(reply) = tidegate_protocol::message::Reply::decode_length_delimited(&mut rest) {
+            all.push(match reply {
+                reply if reply.connect.is_some() => "c".into(),
+                reply if reply.subscribe.is_some() => "s".into(),
+                reply if reply.unsubscribe.is_some() => "u".into(),
+                reply => match reply.push {
+                    Some(push) => match (push.r#pub, push.disconnect) {
+                        (Some(publication), _) => String::from_utf8_lossy(&publication.data).into_owned(),
+                        (_, Some(disconnect)) => format!("d{}", disconnect.code),
+                        _ => "?".into(),
+                    },
+                    None => "ping".into(),
+                },
+            });
+        }
+        all
+    }
+}
+
+struct World {
+    shard: Shard<Virtual>,
+    inbox: Arc<Inbox<Virtual>>,
+    broker: Arc<EmbeddedBroker>,
+    stats: Arc<ShardStats>,
+    admission: Arc<Admission>,
+    clients: Vec<Client>,
+    now: Instant,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.client.allow_anonymous_connect_without_token = true;
+        config.channel.without_namespace = ChannelOptions {
+            allow_subscribe_for_client: true,
+            allow_subscribe_for_anonymous: true,
+            ..ChannelOptions::default()
+        };
+        change(&mut config);
+        let now = Instant::now();
+        let inbox = Arc::new(Inbox::new(1 << 20));
+        let inboxes: Inboxes = Arc::new([Arc::clone(&inbox) as Arc<dyn ShardInbox>]);
+        let broker = Arc::new(EmbeddedBroker::new(inboxes));
+        let stats = Arc::new(ShardStats::default());
+        let setup = Setup {
+            id: 0,
+            settings: Arc::new(resolve::settings(&config)),
+            websocket_path: Some("/connection/websocket".into()),
+            origins: Arc::new(Origins::default()),
+            flush_interval: config.websocket.flush_interval,
+            start: now,
+            start_unix_ms: 0,
+        };
+        let mut seed = 0_u8;
+        let entropy = Entropy::new(move |bytes| {
+            bytes.iter_mut().for_each(|byte| {
+                seed = seed.wrapping_mul(13).wrapping_add(7);
+                *byte = seed;
+            });
+        });
+        let shard = Shard::new(
+            setup,
+            Arc::clone(&broker) as Arc<dyn Broker>,
+            Arc::clone(&inbox),
+            Arc::clone(&stats),
+            entropy,
+        );
+        let caps = Caps { connections: 100_000, per_address: 0, rate: 0, handshakes: 0 };
+        let admission = Arc::new(Admission::new(caps, 1, Arc::default(), now));
+        Self { shard, inbox, broker, stats, admission, clients: Vec::new(), now }
+    }
+
+    /// A connected client whose socket takes `room` bytes, subscribed to these channels.
+    fn client(&mut self, room: usize, channels: &[&str]) -> usize {
+        let wire = Arc::new(Mutex::new(Wire { room, ..Wire::default() }));
+        let permit = self.admission.admit([127, 0, 0, 1].into(), self.now).unwrap();
+        self.inbox.send(Message::Accepted { socket: Virtual(Arc::clone(&wire)), permit, raw: true });
+        self.clients.push(Client { wire, key: None });
+        self.turn();
+        let client = self.clients.last().unwrap();
+        client.connect();
+        channels.iter().for_each(|channel| client.subscribe(channel));
+        self.turn();
+        self.clients.len() - 1
+    }
+
+    /// One turn, with news of every socket that has some. Answers whether there is more to do.
+    fn turn(&mut self) -> bool {
+        self.shard.begin(self.now);
+        for key in self.shard.tasks.rewatch.split_off(0) {
+            let Some(connection) = self.shard.connection(key) else { continue };
+            connection.watched = connection.wanted();
+            let wire = Arc::clone(&connection.socket.0);
+            if let Some(client) = self.clients.iter_mut().find(|client| Arc::ptr_eq(&client.wire, &wire)) {
+                client.key = Some(key);
+            }
+        }
+        let keys: Vec<_> = self.clients.iter().filter_map(|client| client.key).collect();
+        for key in keys {
+            let Some(connection) = self.shard.connection(key) else { continue };
+            let watched = connection.watched;
+            let (input, output, gone) = {
+                let wire = connection.socket.0.lock().unwrap();
+                (!wire.to_shard.is_empty() || wire.closed, wire.room > 0, wire.closed)
+            };
+            let (input, output) = (input && watched.input, output && watched.output);
+            if input || output || gone {
+                self.shard.ready(key, input, output, gone);
+            }
+        }
+        for message in self.inbox.take(Vec::new()) {
+            self.shard.receive(message);
+        }
+        let more = self.shard.finish();
+        self.shard.end(self.now);
+        self.check_accounting();
+        more || !self.shard.tasks.rewatch.is_empty()
+    }
+
+    fn settle(&mut self) {
+        let mut turns = 0;
+        while self.turn() {
+            turns += 1;
+            assert!(turns < 10_000, "the shard comes to rest");
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_millis(100);
+            self.turn();
+        }
+        self.settle();
+    }
+
+    fn publish(&self, channel: &str, data: &str) {
+        let request = PublishRequest {
+            channel: channel.into(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            info: None,
+            tags: Default::default(),
+        };
+        drop(self.broker.publish(request));
+    }
+
+    fn dropped(&self) -> u64 {
+        self.stats.dropped.iter().map(|count| count.get()).sum()
+    }
+
+    fn check_accounting(&self) {
+        let stats = &self.stats;
+        let sum = stats.delivered.get() + self.dropped() + stats.pending.get();
+        assert_eq!(stats.offered.get(), sum, "offered = delivered + dropped + pending");
+    }
+}
+
+const PLENTY: usize = 1 << 30;
+
+#[test]
+fn what_is_published_in_one_turn_is_written_at_once() {
+    let mut world = World::new(|_| {});
+    let client = world.client(PLENTY, &["a", "b"]);
+    let before = world.clients[client].wire.lock().unwrap().writes;
+    for n in 0..10 {
+        world.publish("a", &format!("a{n}"));
+        world.publish("b", &format!("b{n}"));
+    }
+    world.settle();
+    let received = world.clients[client].received();
+    assert_eq!(world.clients[client].wire.lock().unwrap().writes, before + 1, "one write a turn");
+    let of = |channel: &str| received.iter().filter(|data| data.starts_with(channel)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("a"), (0..10).map(|n| format!("a{n}")).collect::<Vec<_>>());
+    assert_eq!(of("b"), (0..10).map(|n| format!("b{n}")).collect::<Vec<_>>());
+    assert_eq!(world.stats.delivered.get(), 20);
+}
+
+#[test]
+fn a_message_of_many_sessions_is_stored_once() {
+    let mut world = World::new(|_| {});
+    for _ in 0..100 {
+        world.client(60, &["news"]); // room for the replies, not for a message
+    }
+    world.publish("news", &"x".repeat(10_000));
+    world.settle();
+    let mut pointers = std::collections::HashSet::new();
+    for client in &world.clients {
+        let connection = world.shard.connection(client.key.unwrap()).unwrap();
+        let mut slices = [io::IoSlice::new(&[]); super::outbox::MAX_SLICES];
+        let used = connection.outbox.as_ref().unwrap().slices(&mut slices);
+        pointers.extend(slices[..used].iter().map(|slice| slice.as_ptr() as usize + slice.len()));
+    }
+    assert_eq!(pointers.len(), 1, "every queue ends in the same bytes");
+    assert_eq!(world.stats.pending.get(), 100);
+}
+
+#[test]
+fn a_full_queue_ends_the_session_and_nobody_else() {
+    let mut world = World::new(|config| config.client.queue_max_size = 1000);
+    let stalled = world.client(60, &["news"]);
+    let healthy = world.client(PLENTY, &["news"]);
+    for _ in 0..20 {
+        world.publish("news", &"x".repeat(100));
+        world.settle();
+    }
+    assert_eq!(world.clients[healthy].received().len(), 22);
+    assert_eq!(world.stats.dropped[Dropped::QueueFull as usize].get() + world.stats.delivered.get() + world.stats.pending.get(), world.stats.offered.get());
+    let key = world.clients[stalled].key.unwrap();
+    let connection = world.shard.connection(key).unwrap();
+    assert_eq!(connection.phase, Phase::Closing);
+    assert!(connection.queued() <= 1000, "{}", connection.queued());
+    world.clients[stalled].wire.lock().unwrap().room = PLENTY;
+    world.settle();
+    assert_eq!(world.clients[stalled].received().last().map(String::as_str), Some("d3008"));
+    assert!(world.clients[stalled].wire.lock().unwrap().shut);
+    assert_eq!(world.stats.queue_bytes.get(), 0);
+    world.pass(Duration::from_secs(6));
+    assert!(world.shard.connection(key).is_none(), "a peer that does not close is dropped");
+}
+
+#[test]
+fn a_flooded_channel_leaves_room_for_a_small_one() {
+    let mut world = World::new(|_| {});
+    let small = world.client(PLENTY, &["small"]);
+    for _ in 0..3000 {
+        world.client(PLENTY, &["large"]);
+    }
+    world.publish("large", "1");
+    assert!(world.turn(), "the large channel is not done in one turn");
+    world.publish("small", "hello");
+    world.turn();
+    assert_eq!(world.clients[small].received().last().map(String::as_str), Some("hello"));
+    assert!(world.stats.delivered.get() < 3001, "the large channel is still not done");
+    world.settle();
+    assert_eq!(world.stats.delivered.get(), 3001);
+}
+
+#[test]
+fn output_waits_for_the_flush_interval() {
+    let mut world = World::new(|config| config.websocket.flush_interval = Duration::from_millis(250));
+    let client = world.client(PLENTY, &["news"]);
+    world.pass(Duration::from_millis(400));
+    let before = world.clients[client].wire.lock().unwrap().writes;
+    for n in 0..5 {
+        world.publish("news", &n.to_string());
+        world.settle();
+    }
+    assert_eq!(world.clients[client].wire.lock().unwrap().writes, before);
+    assert!(world.shard.next_wake().is_some_and(|wake| wake <= world.now + Duration::from_millis(250)));
+    world.pass(Duration::from_millis(300));
+    assert_eq!(world.clients[client].wire.lock().unwrap().writes, before + 1);
+    assert_eq!(world.clients[client].received()[2..], ["0", "1", "2", "3", "4"]);
+}
+
+#[test]
+fn a_drain_is_spread_and_ends_everybody() {
+    let mut world = World::new(|_| {});
+    for _ in 0..100 {
+        world.client(PLENTY, &["news"]);
+    }
+    world.inbox.send(Message::Drain(Duration::from_secs(10)));
+    world.pass(Duration::from_secs(5));
+    let told = |world: &World| world.clients.iter().filter(|client| client.received().contains(&"d3001".into())).count();
+    let half = told(&world);
+    assert!((45..=55).contains(&half), "{half} of 100 after half the time");
+    world.pass(Duration::from_secs(6));
+    assert_eq!(told(&world), 100);
+    world.pass(Duration::from_secs(6));
+    assert!(world.shard.is_empty());
+}
+
+#[test]
+fn eviction_takes_the_longest_queues_and_says_come_back() {
+    let mut world = World::new(|_| {});
+    let stalled: Vec<usize> = (0..5).map(|_| world.client(60, &["news"])).collect();
+    let healthy = world.client(PLENTY, &["news"]);
+    world.publish("news", &"x".repeat(20_000));
+    world.settle();
+    world.inbox.send(Message::Evict(100_000));
+    world.settle();
+    for client in &stalled {
+        let key = world.clients[*client].key.unwrap();
+        assert_eq!(world.shard.connection(key).map(|connection| connection.phase), Some(Phase::Closing));
+    }
+    assert_eq!(world.stats.evicted.get(), 5);
+    world.publish("news", "still here");
+    world.settle();
+    assert_eq!(world.clients[healthy].received().last().map(String::as_str), Some("still here"));
+}
+
+#[test]
+fn a_connection_that_went_away_leaves_nothing_behind() {
+    let mut world = World::new(|_| {});
+    let client = world.client(60, &["a", "b", "c"]);
+    world.publish("a", &"x".repeat(1000));
+    world.settle();
+    world.clients[client].wire.lock().unwrap().closed = true;
+    world.settle();
+    assert!(world.shard.is_empty());
+    assert!(world.shard.hub.is_empty());
+    let stats = &world.stats;
+    let gauges = [&stats.sessions, &stats.subscriptions, &stats.channels, &stats.pending, &stats.queue_bytes];
+    assert_eq!(gauges.map(|gauge| gauge.get()), [0; 5]);
+    assert_eq!(stats.connections.iter().map(|count| count.get()).sum::<u64>(), 0);
+    assert_eq!(stats.closed_by_peer.get(), 1);
+    assert_eq!(world.admission.connections(), 0);
+    assert_eq!(world.inbox.bytes(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join(usize),
+    Subscribe(prop::sample::Index, usize),
+    Unsubscribe(prop::sample::Index, usize),
+    Publish(usize),
+    Room(prop::sample::Index, usize),
+    Leave(prop::sample::Index),
+    Turn,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = any::<prop::sample::Index>;
+    prop_oneof![
+        2 => prop_oneof![Just(PLENTY), 40_usize..400].prop_map(Step::Join),
+        3 => (client(), 0..3_usize).prop_map(|(client, channel)| Step::Subscribe(client, channel)),
+        2 => (client(), 0..3_usize).prop_map(|(client, channel)| Step::Unsubscribe(client, channel)),
+        8 => (0..3_usize).prop_map(Step::Publish),
+        3 => (client(), 1_usize..300).prop_map(|(client, room)| Step::Room(client, room)),
+        1 => client().prop_map(Step::Leave),
+        8 => Just(Step::Turn),
+    ]
+}
+
+const CHANNELS: [&str; 3] = ["a", "b", "c"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever clients do and however little their sockets take: every session sees each channel's
+    /// publications in order, without a gap or a repetition between a subscribe and an unsubscribe,
+    /// and the books balance after every turn (`check_accounting`).
+    #[test]
+    fn order_and_accounting_hold_whatever_happens(steps in prop::collection::vec(step(), 1..150)) {
+        let mut world = World::new(|config| config.client.queue_max_size = 4000);
+        let mut next = 0;
+        for step in steps {
+            let pick = |index: prop::sample::Index, world: &World| (!world.clients.is_empty()).then(|| index.index(world.clients.len()));
+            match step {
+                Step::Join(room) => { world.client(room, &[]); }
+                Step::Subscribe(client, channel) => if let Some(at) = pick(client, &world) { world.clients[at].subscribe(CHANNELS[channel]); }
+                Step::Unsubscribe(client, channel) => if let Some(at) = pick(client, &world) { world.clients[at].unsubscribe(CHANNELS[channel]); }
+                Step::Publish(channel) => { world.publish(CHANNELS[channel], &format!("{}{next}", CHANNELS[channel])); next += 1; }
+                Step::Room(client, room) => if let Some(at) = pick(client, &world) {
+                    let mut wire = world.clients[at].wire.lock().unwrap();
+                    wire.room = wire.room.saturating_add(room);
+                }
+                Step::Leave(client) => if let Some(at) = pick(client, &world) { world.clients[at].wire.lock().unwrap().closed = true; }
+                Step::Turn => { world.turn(); }
+            }
+        }
+        for client in &world.clients { client.wire.lock().unwrap().room = PLENTY; }
+        world.settle();
+        for client in &world.clients {
+            let mut last = [None; 3];
+            for message in client.received() {
+                let Some(channel) = CHANNELS.iter().position(|name| message.starts_with(name)) else { continue };
+                let Ok(number) = message[1..].parse::<u64>() else { continue };
+                prop_assert!(last[channel] < Some(number), "{number} after {:?}", last[channel]);
+                last[channel] = Some(number);
+            }
+        }
+        prop_assert_eq!(world.stats.pending.get(), 0);
+        prop_assert_eq!(world.inbox.bytes(), 0);
+        // Everybody leaves, and nothing is left.
+        for client in &world.clients { client.wire.lock().unwrap().closed = true; }
+        world.settle();
+        prop_assert!(world.shard.is_empty() && world.shard.hub.is_empty());
+        prop_assert_eq!(world.stats.subscriptions.get(), 0);
+    }
+}
