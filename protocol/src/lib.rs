@@ -7,6 +7,9 @@
 //! - [`code`]: error, disconnect and unsubscribe codes.
 //! - [`limits`]: what the decoders accept at most.
 //!
+//! Beside the sources: `fuzz/` (fuzz targets and their corpus, a workspace of its own; `fuzz/run`), and `conformance/`
+//! (`conformance/run` drives the Autobahn cases for WebSocket against `examples/echo.rs`).
+//!
 //! A decoder answers any bytes with a value or an error: it does not panic, recurses only to a fixed depth, and
 //! allocates in proportion to bytes that are there, never to a length that the wire announces.
 
