@@ -9,7 +9,7 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidegate_broadcaster::{
-    BrokerError, BrokerHealth, Channel, Interest, InterestMap, PublishFuture, PublishRequest, Published, ShardId,
+    BrokerError, BrokerHealth, BrokerStats, Channel, Interest, InterestMap, PublishFuture, PublishRequest, Published, ShardId,
 };
 use tower::ServiceExt;
 
@@ -23,6 +23,7 @@ use super::*;
 pub(crate) struct Notebook {
     published: Mutex<Vec<PublishRequest>>,
     interest: InterestMap,
+    stats: BrokerStats,
     history: AtomicBool,
     /// Publishes are answered only once so many have come in.
     wait_for: AtomicU64,
@@ -74,6 +75,10 @@ impl Broker for Notebook {
             return BrokerHealth::Degraded { since: Duration::from_secs(12), reason: "connection refused".into() };
         }
         BrokerHealth::Healthy
+    }
+
+    fn stats(&self) -> &BrokerStats {
+        &self.stats
     }
 
     fn name(&self) -> &'static str {

@@ -83,8 +83,6 @@ pub struct PressureStats {
     pub used: AtomicU64,
     /// The limit in bytes that it is compared with.
     pub limit: AtomicU64,
-    /// Sessions closed to free memory, since the start.
-    pub evicted: AtomicU64,
     level: AtomicU8,
 }
 

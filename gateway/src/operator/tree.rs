@@ -62,6 +62,16 @@ const TOTALS: &[OfShard] = &[
     ("tidegate_connections_closed_by_peer_total", "Connections that the client or the network ended.", |shard| {
         shard.closed_by_peer.get()
     }),
+    (
+        "tidegate_requests_refused_total",
+        "Requests refused before they were WebSockets: bad, slow, a foreign origin.",
+        |shard| shard.refused_requests.get(),
+    ),
+    ("tidegate_broken_frames_total", "Connections ended because a frame broke the rules of WebSocket.", |shard| {
+        shard.broken_frames.get()
+    }),
+    ("tidegate_evicted_sessions_total", "Sessions closed to free memory.", |shard| shard.evicted.get()),
+    ("tidegate_pings_sent_total", "Pings sent.", |shard| shard.pings.get()),
     ("tidegate_lagging_pongs_total", "Pongs that came later than the lag threshold.", |shard| shard.lagging.get()),
 ];
 
@@ -238,10 +248,6 @@ fn node(registry: &mut Registry, sources: &Arc<Sources>) {
     let pressure = sources.pressure.clone();
     let help = "Memory pressure: 0 normal, 1 new connections are refused, 2 sessions are evicted.";
     registry.gauge("tidegate_memory_pressure_level", help, &[], move || f64::from(pressure.level() as u8));
-    let pressure = sources.pressure.clone();
-    registry.counter("tidegate_evicted_sessions_total", "Sessions closed to free memory.", &[], move || {
-        pressure.evicted.load(Relaxed)
-    });
 }
 
 fn api(registry: &mut Registry, sources: &Arc<Sources>) {
