@@ -298,7 +298,8 @@ fn a_message_of_many_sessions_is_stored_once() {
         let connection = world.shard.connection(client.key.unwrap()).unwrap();
         let mut slices = [io::IoSlice::new(&[]); super::outbox::MAX_SLICES];
         let used = connection.outbox.as_ref().unwrap().slices(&mut slices);
-        pointers.extend(slices[..used].iter().map(|slice| slice.as_ptr() as usize + slice.len()));
+        let last = &slices[used - 1]; // behind what is left of the replies
+        pointers.insert((last.as_ptr() as usize, last.len()));
     }
     assert_eq!(pointers.len(), 1, "every queue ends in the same bytes");
     assert_eq!(world.stats.pending.get(), 100);
