@@ -4,6 +4,8 @@
 //! It reads on only when every shard that was given something has room again: until then Redis and TCP hold the rest.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -64,12 +66,7 @@ enum Command {
     Ping,
 }
 
-/// What is left to read of a payload that is not wanted.
-#[derive(Debug, Default)]
-struct Skip {
-    bytes: u64,
-}
-
+/// One subscriber connection.
 pub(crate) struct Link<'a> {
     subscriber: &'a Subscriber,
     stream: TcpStream,
@@ -78,7 +75,8 @@ pub(crate) struct Link<'a> {
     in_flight: VecDeque<Command>,
     /// Channels of a refused command, which are tried one by one to find the one that Redis refuses.
     suspects: VecDeque<Channel>,
-    skip: Skip,
+    /// The bytes left to read of a payload that is not wanted.
+    skip: u64,
     /// When something was last read, or the reader had a reason not to read.
     heard: Instant,
     /// When the PING was written that has not been answered.
@@ -108,7 +106,7 @@ impl<'a> Link<'a> {
             output: BytesMut::new(),
             in_flight: VecDeque::new(),
             suspects: VecDeque::new(),
-            skip: Skip::default(),
+            skip: 0,
             heard: Instant::now(),
             probed: None,
             touched: ShardSet::default(),
@@ -136,8 +134,8 @@ impl<'a> Link<'a> {
         }
     }
 
-    async fn drive(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let mut timer: std::pin::Pin<Box<Sleep>> = Box::pin(sleep_until(self.next_timer().into()));
+    async fn drive(&mut self) -> Result<Infallible, Lost> {
+        let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(self.next_timer().into()));
         loop {
             self.write_commands();
             self.check_restored();
@@ -269,11 +267,11 @@ impl<'a> Link<'a> {
                     subscriber.oversized(&rest[channel], length);
                     at += taken;
                     let tail = &arrived[at..];
-                    self.skip.bytes = length.saturating_add(2);
-                    let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(tail.len());
-                    self.skip.bytes -= here as u64;
+                    self.skip = length.saturating_add(2);
+                    let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(tail.len());
+                    self.skip -= here as u64;
                     at += here;
-                    if self.skip.bytes > 0 {
+                    if self.skip > 0 {
                         break Ok(());
                     }
                     continue;
@@ -294,9 +292,9 @@ impl<'a> Link<'a> {
 
     /// Drops what has arrived of an unwanted payload. Answers whether nothing else has arrived.
     fn skip_unwanted(&mut self) -> bool {
-        let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(self.input.len());
+        let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(self.input.len());
         self.input.advance(here);
-        self.skip.bytes -= here as u64;
+        self.skip -= here as u64;
         self.input.is_empty()
     }
 
