@@ -4,24 +4,20 @@
 //! It reads on only when every shard that was given something has room again: until then Redis and TCP hold the rest.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::subscriber::Subscriber;
 use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
-use crate::broker::BrokerError;
-use crate::dispatch::Burst;
-use crate::envelope;
-use crate::inbox::Event;
 use crate::interest::ShardSet;
-use crate::payload::classify;
-use crate::publication::{Channel, Publication};
+use crate::publication::Channel;
 use crate::stats::add;
 
 /// The size of the read buffer, in bytes. Only a payload that does not fit makes it grow, for as long as it takes.
@@ -36,9 +32,6 @@ const MAX_IN_FLIGHT: usize = 32;
 
 /// No further command is written while so many bytes of earlier ones wait for the socket.
 const MAX_UNWRITTEN: usize = 256 * 1024;
-
-/// At most one warning about oversized payloads in this time.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +66,7 @@ enum Command {
     Ping,
 }
 
-/// What is left to read of a payload that is not wanted.
-#[derive(Debug, Default)]
-struct Skip {
-    bytes: u64,
-}
-
+/// One subscriber connection.
 pub(crate) struct Link<'a> {
     subscriber: &'a Subscriber,
     stream: TcpStream,
@@ -87,7 +75,8 @@ pub(crate) struct Link<'a> {
     in_flight: VecDeque<Command>,
     /// Channels of a refused command, which are tried one by one to find the one that Redis refuses.
     suspects: VecDeque<Channel>,
-    skip: Skip,
+    /// The bytes left to read of a payload that is not wanted.
+    skip: u64,
     /// When something was last read, or the reader had a reason not to read.
     heard: Instant,
     /// When the PING was written that has not been answered.
@@ -117,7 +106,7 @@ impl<'a> Link<'a> {
             output: BytesMut::new(),
             in_flight: VecDeque::new(),
             suspects: VecDeque::new(),
-            skip: Skip::default(),
+            skip: 0,
             heard: Instant::now(),
             probed: None,
             touched: ShardSet::default(),
@@ -145,8 +134,8 @@ impl<'a> Link<'a> {
         }
     }
 
-    async fn drive(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let mut timer: std::pin::Pin<Box<Sleep>> = Box::pin(sleep_until(self.next_timer().into()));
+    async fn drive(&mut self) -> Result<Infallible, Lost> {
+        let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(self.next_timer().into()));
         loop {
             self.write_commands();
             self.check_restored();
@@ -278,11 +267,11 @@ impl<'a> Link<'a> {
                     subscriber.oversized(&rest[channel], length);
                     at += taken;
                     let tail = &arrived[at..];
-                    self.skip.bytes = length.saturating_add(2);
-                    let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(tail.len());
-                    self.skip.bytes -= here as u64;
+                    self.skip = length.saturating_add(2);
+                    let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(tail.len());
+                    self.skip -= here as u64;
                     at += here;
-                    if self.skip.bytes > 0 {
+                    if self.skip > 0 {
                         break Ok(());
                     }
                     continue;
@@ -303,9 +292,9 @@ impl<'a> Link<'a> {
 
     /// Drops what has arrived of an unwanted payload. Answers whether nothing else has arrived.
     fn skip_unwanted(&mut self) -> bool {
-        let here = usize::try_from(self.skip.bytes).unwrap_or(usize::MAX).min(self.input.len());
+        let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(self.input.len());
         self.input.advance(here);
-        self.skip.bytes -= here as u64;
+        self.skip -= here as u64;
         self.input.is_empty()
     }
 
@@ -418,74 +407,4 @@ impl<'a> Link<'a> {
 /// handshake tells what is wrong.
 fn refuses_channels(error: &str) -> bool {
     ["NOPERM", "MOVED", "CROSSSLOT", "ERR"].iter().any(|code| error.starts_with(code))
-}
-
-impl Subscriber {
-    /// Routes a message to the shards that want it.
-    fn route(&self, burst: &mut Burst<'_>, channel: &[u8], payload: Bytes, received: Instant) {
-        let name = channel
-            .strip_prefix(self.settings.prefix.as_bytes())
-            .and_then(|name| simdutf8::basic::from_utf8(name).ok());
-        let Some(name) = name else {
-            // Only names that were subscribed come back; this one was not.
-            add(&self.stats.malformed, 1);
-            return;
-        };
-        burst.route(name, |channel| match envelope::decode(payload) {
-            Ok(content) => Some(Publication {
-                channel,
-                payload: classify(content.data),
-                offset: 0,
-                epoch: Arc::clone(&self.epoch),
-                info: content.info.map(Arc::new),
-                tags: content.tags,
-                received,
-            }),
-            Err(error) => {
-                add(&self.stats.malformed, 1);
-                tracing::debug!(%channel, %error, "a message was dropped");
-                None
-            }
-        });
-    }
-
-    /// A message is skipped because of its size.
-    fn oversized(&self, channel: &[u8], length: u64) {
-        add(&self.stats.oversized, 1);
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            *warned = Some(Instant::now());
-            tracing::warn!(
-                channel = %String::from_utf8_lossy(channel),
-                length,
-                limit = self.settings.max_payload,
-                dropped_so_far = self.stats.oversized.load(Ordering::Relaxed),
-                "a message was dropped because its payload is too long"
-            );
-        }
-    }
-
-    /// A channel is live. Answers the shards that were told.
-    fn confirmed(&self, channel: &Channel) -> ShardSet {
-        add(&self.stats.subscribed_channels, 1);
-        let told = self.channels.confirmed(channel, Instant::now());
-        self.tell(told, channel, &Ok(()));
-        told
-    }
-
-    /// A channel is refused. Answers the shards that were told.
-    fn refused(&self, channel: &Channel, error: &str) -> ShardSet {
-        add(&self.stats.subscribe_refused, 1);
-        tracing::warn!(%channel, error, "Redis refuses to subscribe a channel");
-        let told = self.channels.refused(channel);
-        self.tell(told, channel, &Err(BrokerError::Refused(error.into())));
-        told
-    }
-
-    fn tell(&self, shards: ShardSet, channel: &Channel, result: &Result<(), BrokerError>) {
-        for shard in shards.iter() {
-            let event = Event::Subscribed { channel: Channel::clone(channel), result: result.clone() };
-            self.dispatcher.tell(shard, event);
-        }
-    }
 }

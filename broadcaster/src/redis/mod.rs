@@ -8,6 +8,7 @@
 //! - `wire`: the part of the protocol that a subscriber speaks (pure);
 //! - `connection`: connect and authenticate;
 //! - `link`: one subscriber connection while it lives;
+//! - `deliver`: what it received, on its way to the shards;
 //! - `subscriber`: the task that keeps such a connection;
 //! - `commands`: the task that publishes;
 //! - `health`, `backoff`: whether a connection is up, and when to try again.
@@ -16,6 +17,7 @@ mod backoff;
 mod channels;
 mod commands;
 mod connection;
+mod deliver;
 mod health;
 mod link;
 pub mod settings;

@@ -28,18 +28,29 @@ impl Server {
 
     /// With further options, such as `["--requirepass", "secret"]`.
     pub async fn start_with(options: &[&str]) -> Self {
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Self { port: free_port(), options, child: None };
-        server.restart().await;
-        server
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let mut failures = Vec::new();
+        for _ in 0..5 {
+            let mut server = Self { port: free_port(), options: options.clone(), child: None };
+            match server.spawn().await {
+                Ok(()) => return server,
+                // Somebody else was faster at taking the port.
+                Err(failure) => failures.push(failure),
+            }
+        }
+        panic!("no redis-server: {failures:?}");
     }
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Starts the server on its port, where it must not run.
+    /// Starts the server on its port again, where it must not run.
     pub async fn restart(&mut self) {
+        self.spawn().await.unwrap();
+    }
+
+    async fn spawn(&mut self) -> Result<(), String> {
         assert!(self.child.is_none());
         let started = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -47,16 +58,23 @@ impl Server {
             .stdout(Stdio::null())
             .spawn();
         let child = started.unwrap_or_else(|error| {
-            panic!("redis-server cannot be started ({error}). Install it: `sudo apt-get install redis-server`, or run `./test`")
+            panic!(
+                "redis-server cannot be started ({error}). Install it: `apt-get install redis-server`, or run `./test`"
+            )
         });
         self.child = Some(child);
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            assert!(ended.is_none(), "redis-server ended: {ended:?}");
-            assert!(start.elapsed() < DEADLINE, "redis-server does not listen");
+            if let Some(status) = ended {
+                return Err(format!("redis-server on port {} ended: {status}", self.port));
+            }
+            if start.elapsed() > DEADLINE {
+                return Err(format!("redis-server does not listen on port {}", self.port));
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        Ok(())
     }
 
     /// Ends the server without any goodbye.

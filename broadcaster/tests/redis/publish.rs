@@ -33,6 +33,23 @@ async fn publishes_arrive_in_the_order_of_the_calls_even_if_nobody_polls_them() 
 }
 
 #[tokio::test]
+async fn what_is_queued_at_shutdown_is_still_published_and_later_publishes_fail() {
+    let server = Server::start().await;
+    let (broker, _) = start(quick(&server), 1);
+    let (other, shards) = start(quick(&server), 1);
+    let channel = subscribe(&other, &shards[0], "news").await;
+    healthy(&broker).await;
+    for n in 0..3_000 {
+        drop(broker.publish(request(&channel, n.to_string())));
+    }
+    broker.shutdown().await;
+    let got = shards[0].publications(3_000).await;
+    assert!(got.iter().enumerate().all(|(n, publication)| publication.payload.data == n.to_string()));
+    let late = broker.publish(request(&channel, "late")).await;
+    assert!(matches!(late, Err(BrokerError::Disconnected(_))), "{late:?}");
+}
+
+#[tokio::test]
 async fn without_a_connection_a_publish_fails_at_once_and_after_it_publishes_work_again() {
     let mut server = Server::start().await;
     let (broker, _) = start(quick(&server), 1);

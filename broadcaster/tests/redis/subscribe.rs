@@ -244,6 +244,20 @@ async fn a_shard_without_room_stops_the_reader_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_broker_that_is_dropped_closes_its_connections() {
+    let server = Server::start().await;
+    let (broker, shards) = start(quick(&server), 1);
+    subscribe(&broker, &shards[0], "news").await;
+    healthy(&broker).await;
+    drop(broker);
+    let mut client = server.client().await;
+    let start = Instant::now();
+    while client.connections().await.len() != 1 {
+        assert!(start.elapsed() < DEADLINE, "{:?}", client.connections().await);
+    }
+}
+
+#[tokio::test]
 async fn after_shutdown_redis_has_no_connection_of_ours_left() {
     let server = Server::start().await;
     let (broker, shards) = start(quick(&server), 1);

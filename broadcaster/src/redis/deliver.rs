@@ -1,0 +1,90 @@
+//! What a subscriber connection has received, on its way to the shards.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::subscriber::Subscriber;
+use crate::broker::BrokerError;
+use crate::dispatch::Burst;
+use crate::envelope;
+use crate::inbox::Event;
+use crate::interest::ShardSet;
+use crate::payload::classify;
+use crate::publication::{Channel, Publication};
+use crate::stats::add;
+
+/// At most one warning about oversized payloads in this time.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Subscriber {
+    /// Routes a message to the shards that want it.
+    pub(super) fn route(&self, burst: &mut Burst<'_>, channel: &[u8], payload: Bytes, received: Instant) {
+        let name = channel
+            .strip_prefix(self.settings.prefix.as_bytes())
+            .and_then(|name| simdutf8::basic::from_utf8(name).ok());
+        let Some(name) = name else {
+            // Only names that were subscribed come back; this one was not.
+            add(&self.stats.malformed, 1);
+            return;
+        };
+        burst.route(name, |channel| match envelope::decode(payload) {
+            Ok(content) => Some(Publication {
+                channel,
+                payload: classify(content.data),
+                offset: 0,
+                epoch: Arc::clone(&self.epoch),
+                info: content.info.map(Arc::new),
+                tags: content.tags,
+                received,
+            }),
+            Err(error) => {
+                add(&self.stats.malformed, 1);
+                tracing::debug!(%channel, %error, "a message was dropped");
+                None
+            }
+        });
+    }
+
+    /// A message is skipped because of its size.
+    pub(super) fn oversized(&self, channel: &[u8], length: u64) {
+        add(&self.stats.oversized, 1);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                channel = %String::from_utf8_lossy(channel),
+                length,
+                limit = self.settings.max_payload,
+                dropped_so_far = self.stats.oversized.load(Ordering::Relaxed),
+                "a message was dropped because its payload is too long"
+            );
+        }
+    }
+
+    /// A channel is live. Answers the shards that were told.
+    pub(super) fn confirmed(&self, channel: &Channel) -> ShardSet {
+        add(&self.stats.subscribed_channels, 1);
+        let told = self.channels.confirmed(channel, Instant::now());
+        self.tell(told, channel, &Ok(()));
+        told
+    }
+
+    /// A channel is refused. Answers the shards that were told.
+    pub(super) fn refused(&self, channel: &Channel, error: &str) -> ShardSet {
+        add(&self.stats.subscribe_refused, 1);
+        tracing::warn!(%channel, error, "Redis refuses to subscribe a channel");
+        let told = self.channels.refused(channel);
+        self.tell(told, channel, &Err(BrokerError::Refused(error.into())));
+        told
+    }
+
+    fn tell(&self, shards: ShardSet, channel: &Channel, result: &Result<(), BrokerError>) {
+        for shard in shards.iter() {
+            let event = Event::Subscribed { channel: Channel::clone(channel), result: result.clone() };
+            self.dispatcher.tell(shard, event);
+        }
+    }
+}
