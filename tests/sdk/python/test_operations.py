@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -84,7 +86,22 @@ async def redis_away():
     assert metric("tidegate_broker_gaps_total") == gaps + 1
 
 
-CLAIMS = (healthy, metrics_are_valid, alerts_have_metrics, redis_away)
+async def stop_waits_for_nobody_idle():
+    """a stop with --dev's drain of 1 s does not wait for silent connections, nor for idle ones of browsers"""
+    address = urllib.parse.urlsplit(os.environ["TIDEGATE_TEST_HTTP"])
+    with (
+        socket.create_connection((address.hostname, address.port), SOON),
+        socket.create_connection((address.hostname, address.port), SOON) as kept_alive,
+    ):
+        kept_alive.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert kept_alive.recv(12) == b"HTTP/1.1 200"
+        started = time.monotonic()
+        await asyncio.to_thread(control, "/gateway/restart")
+        taken = time.monotonic() - started
+        assert taken < 4, f"the restart took {taken:.1f} s"
+
+
+CLAIMS = (healthy, metrics_are_valid, alerts_have_metrics, redis_away, stop_waits_for_nobody_idle)
 
 if __name__ == "__main__":
     sys.exit(run((f"operations: {claim.__doc__}", claim) for claim in CLAIMS))
