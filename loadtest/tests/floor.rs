@@ -1,4 +1,5 @@
 //! Client, publisher and floor against a real Redis: every count is exact.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's own helpers may fail the test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -40,9 +41,18 @@ fn redis() -> (Running, u16) {
 }
 
 /// A floor, and the address that it printed.
-fn floor(redis: u16) -> (Running, String) {
+fn floor(redis: u16, channel: &str) -> (Running, String) {
     let mut child = Command::new(PROGRAM)
-        .args(["floor", "--until-stdin-closes", "--listen", "127.0.0.1:0", "--redis", &url(redis)])
+        .args([
+            "floor",
+            "--until-stdin-closes",
+            "--listen",
+            "127.0.0.1:0",
+            "--redis",
+            &url(redis),
+            "--channel",
+            channel,
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -72,7 +82,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn a_broadcast_reaches_every_session_once_and_in_order() {
     let (_redis, port) = redis();
-    let (floor, address) = floor(port);
+    let (floor, address) = floor(port, "loadtest");
     let pid = floor.0.id().to_string();
     let (output, json) = run(
         "broadcast",
@@ -104,10 +114,10 @@ fn a_broadcast_reaches_every_session_once_and_in_order() {
 }
 
 #[test]
-fn a_message_that_reaches_the_wrong_session_fails_the_run() {
-    // The floor gives its only channel to everybody: sessions with a channel of their own get nothing of theirs.
+fn what_reaches_the_wrong_sessions_and_what_is_lost_fails_the_run_with_exact_counts() {
+    // The floor gives its only channel, here the first session's, to everybody; nobody gets the others'.
     let (_redis, port) = redis();
-    let (_floor, address) = floor(port);
+    let (_floor, address) = floor(port, "loadtest-0");
     let (output, json) = run(
         "unicast",
         &[
@@ -121,21 +131,34 @@ fn a_message_that_reaches_the_wrong_session_fails_the_run() {
             "--rate",
             "50",
             "--seconds",
-            "0.1",
+            "0.5",
             "--grace",
             "1",
-            "--channel",
-            "loadtest",
         ],
     );
-    assert_eq!(output.status.code(), Some(2), "{json}");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let accounting = &json["result"]["accounting"];
+    assert_eq!(accounting["delivered"], 5);
+    assert_eq!(accounting["misrouted"], 4 * 5);
+    assert_eq!(accounting["lost"], 4 * 5);
+}
+
+#[test]
+fn messages_that_no_server_listens_to_end_the_run_with_what_to_do() {
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port, "another");
+    let (output, _) = run(
+        "unheard",
+        &["broadcast", "--server", &address, "--redis", &url(port), "--sessions", "5", "--burst", "2", "--grace", "1"],
+    );
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("has no subscriber"), "{}", text(&output.stderr));
 }
 
 #[test]
 fn a_missed_bound_is_exit_status_1_and_says_so() {
     let (_redis, port) = redis();
-    let (_floor, address) = floor(port);
+    let (_floor, address) = floor(port, "loadtest");
     let (output, json) = run(
         "bound",
         &[
@@ -160,7 +183,7 @@ fn a_missed_bound_is_exit_status_1_and_says_so() {
 #[test]
 fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
     let (_redis, port) = redis();
-    let (floor, address) = floor(port);
+    let (floor, address) = floor(port, "loadtest");
     let pid = floor.0.id().to_string();
     let (output, json) = run(
         "compare",

@@ -24,8 +24,8 @@ pub(crate) const MAX_FRAME: usize = 32 << 20;
 /// An upgrade's head, of either side, is refused beyond this.
 pub(crate) const MAX_HEAD: usize = 8 << 10;
 
-/// Any key will do: the server's answer is checked against [`accept`] of it.
-const KEY: &str = "dGlkZWdhdGUtbG9hZHRlc3Q=";
+/// Any 16 bytes in base64 will do (RFC 6455, section 4.1); the server's answer is checked against them.
+const KEY: &str = "dGlkZWdhdGUtbG9hZGdlbg==";
 
 /// Masking hides bytes from proxies that misread them; on a test's loopback one key for all frames is as good.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x91, 0x2e];
@@ -246,6 +246,11 @@ mod tests {
         assert_eq!(upgrade_response(&answer[..answer.len() - 1]), Ok(None));
         let other = String::from_utf8(answer).unwrap().replace("Accept: ", "Accept: x");
         assert!(upgrade_response(other.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_key_is_16_bytes_in_base64_as_strict_servers_want_it() {
+        assert!(KEY.len() == 24 && KEY.ends_with("==") && !KEY.ends_with("==="));
     }
 
     #[test]
