@@ -158,6 +158,11 @@ impl Hub {
         (entry.subscribers.len() - 1) as u32
     }
 
+    /// Some subscriber's session, if there is any.
+    pub fn first_subscriber(&self, id: ChannelId) -> Option<u32> {
+        self.entry(id)?.subscribers.first().map(|subscriber| subscriber.session)
+    }
+
     /// Takes the subscriber at `position` out. Up to two others move into other places.
     ///
     /// A fan-out in progress still visits every other subscriber exactly once: the list is in two

@@ -9,9 +9,11 @@ use crate::config::EngineType;
 /// The `redis-cli` that reaches the configured Redis; `None` with the embedded broker.
 pub fn redis_cli(config: &Config) -> Option<String> {
     let address = (config.engine.kind == EngineType::Redis).then(|| config.engine.redis.address.first())??;
-    Some(match address.contains("://") {
-        true => format!("redis-cli -u {address}"),
-        false => format!("redis-cli -u redis://{address}"),
+    let address = address.strip_prefix("redis://").unwrap_or(address);
+    Some(match address.rsplit_once('@') {
+        // A password does not belong on a screen, nor into a shell's history.
+        Some((_, host)) => format!("redis-cli -u redis://$REDIS_USER:$REDIS_PASSWORD@{host}"),
+        None => format!("redis-cli -u redis://{address}"),
     })
 }
 

@@ -48,7 +48,7 @@ const HAND_OFFS: usize = 1024;
 const OPERATOR_CONNECTIONS: usize = 64;
 
 /// How long the last close frames of a drain may take to be read.
-const DRAIN_MARGIN: Duration = Duration::from_secs(6);
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,9 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     engine: Engine,
     stop_shards: watch::Sender<Stop>,
+    /// Ends the tasks of the clients' port: no further request on a connection that is kept alive.
+    stop_http: watch::Sender<bool>,
+    /// Ends the others, the operators' port among them: it answers until the end.
     stop_tasks: watch::Sender<bool>,
     drain: Duration,
 }
@@ -102,8 +105,7 @@ impl Node {
     /// What the configuration asks for and cannot be had.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let start = Instant::now();
-        let start_unix_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let start_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         // Before anything else runs, so that a port that is taken costs nothing.
         let http_socket = listen::bind(config.http_server.listen())?;
         let tcp_socket = config.tcp_server.listen().map(listen::bind).transpose()?;
@@ -123,6 +125,7 @@ impl Node {
         let pressure = Arc::new(PressureStats::default());
         let lifecycle = Arc::new(Lifecycle::default());
         let (stop_tasks, stopped) = watch::channel(false);
+        let (stop_http, http_stopped) = watch::channel(false);
         let (stop_shards, shard_stop) = watch::channel(Stop::No);
         let (http, hand_offs) = mpsc::channel::<HandOff<TcpStream>>(HAND_OFFS);
 
@@ -157,7 +160,7 @@ impl Node {
         let api_stats = Arc::new(ApiStats::default());
         let api = serve::api(config, &broker, &view, &api_stats)?;
         let site = serve::site(config, api.as_ref(), broker.name());
-        tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), stopped.clone()));
+        tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), http_stopped));
 
         let sources = operator::Sources {
             shards: Arc::clone(&shards),
@@ -184,13 +187,7 @@ impl Node {
             operator_router = operator_router.merge(api);
         }
         let limit = Arc::new(Semaphore::new(OPERATOR_CONNECTIONS));
-        tokio::spawn(serve_listener(
-            operator_socket,
-            operator_router,
-            HttpSettings::default(),
-            limit,
-            stopped.clone(),
-        ));
+        tokio::spawn(serve_listener(operator_socket, operator_router, HttpSettings::default(), limit, stopped.clone()));
 
         let (refused, refusals) = mpsc::channel(HAND_OFFS);
         tokio::spawn(serve::refusals(refusals, stopped));
@@ -209,6 +206,7 @@ impl Node {
             threads,
             engine,
             stop_shards,
+            stop_http,
             stop_tasks,
             drain: config.shutdown.drain,
         })
@@ -248,6 +246,7 @@ impl Node {
     pub async fn stop(mut self) {
         self.lifecycle.set_draining();
         self.admission.drain();
+        self.stop_http.send_replace(true);
         let connections = self.admission.connections();
         tracing::info!(connections, over = ?self.drain, "draining");
         for inbox in self.inboxes.iter() {

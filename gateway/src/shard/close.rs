@@ -18,12 +18,16 @@ use super::connection::Phase;
 use super::slab::Key;
 use super::socket::Socket;
 use super::stats::Dropped;
+use super::wheel::{TICK_MS, Tick};
 use crate::pressure::{self, Cost};
 use crate::session::State;
 
 /// Sessions evicted in one step, at most. The memory that they free shows with a delay: a larger
 /// step would evict many more than needed.
 const EVICTED_AT_ONCE: usize = 256;
+
+/// How long the peer of a closing connection has to close too while the node stops: one second.
+const DRAIN_CLOSE_TIMEOUT: Tick = (1000 / TICK_MS) as Tick;
 
 impl<S: Socket> Shard<S> {
     /// Ends a connection with a code of the protocol.
@@ -72,6 +76,9 @@ impl<S: Socket> Shard<S> {
         let answer = code.map_or_else(frame::close_without_code, |code| frame::close(code, ""));
         self.send_raw(key, |out| out.extend_from_slice(&answer));
         self.start_closing(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.peer_closes = true;
+        }
     }
 
     /// The connection is broken, or the peer has closed it.
@@ -98,7 +105,10 @@ impl<S: Socket> Shard<S> {
         connection.assembler = Default::default();
         connection.stalled = false;
         connection.delayed = false;
-        connection.deadline = self.tick + self.setup.settings.timing.close_timeout;
+        // A node that stops does not wait long for peers that keep their sockets open.
+        let close_timeout = self.setup.settings.timing.close_timeout;
+        let close_timeout = if self.drain.is_some() { close_timeout.min(DRAIN_CLOSE_TIMEOUT) } else { close_timeout };
+        connection.deadline = self.tick + close_timeout;
         let deadline = connection.deadline;
         self.arm(key, deadline);
         self.rewatch(key);
@@ -112,6 +122,9 @@ impl<S: Socket> Shard<S> {
             && connection.marks.is_empty()
             && !std::mem::replace(&mut connection.write_closed, true)
         {
+            if connection.peer_closes {
+                return self.drop_connection(key);
+            }
             connection.socket.shutdown_write();
         }
     }

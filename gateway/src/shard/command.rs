@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidegate_broadcaster::{BrokerError, Channel, Event, Interest, PublishRequest, Published};
-use tidegate_protocol::code::ErrorCode;
-use tidegate_protocol::message::{Command, Publication, Reply};
+use tidegate_protocol::code::{ErrorCode, UnsubscribeCode};
+use tidegate_protocol::message::{Command, Publication, Push, Reply, Unsubscribe};
 use uuid::Uuid;
 
 use super::Shard;
@@ -121,6 +121,7 @@ impl<S: Socket> Shard<S> {
             self.go_on(key);
         }
         if result.is_err() {
+            self.expel(name, channel);
             // The broker has forgotten the shard's interest already.
             self.close_channel(channel);
         } else if self.hub.is_unused(channel) {
@@ -128,8 +129,29 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Takes a session out of a channel.
+    /// The broker has taken a live channel away (it may not be subscribed any more): its
+    /// subscribers are told with a code after which SDKs try again.
+    fn expel(&mut self, name: &Channel, channel: ChannelId) {
+        let code = UnsubscribeCode::InsufficientState;
+        while let Some(session) = self.hub.first_subscriber(channel) {
+            let Some((key, _)) = self.connections.at_mut(session) else { break };
+            self.leave(key, channel);
+            let unsubscribe = Unsubscribe { code: code.code().into(), reason: code.reason().into() };
+            let push = Push { channel: name.to_string(), unsubscribe: Some(unsubscribe), ..Push::default() };
+            self.reply(key, &Reply { push: Some(push), ..Reply::default() });
+        }
+    }
+
+    /// Takes a session out of a channel, which is let go with its last subscriber.
     pub(super) fn unsubscribe(&mut self, key: Key, channel: ChannelId) {
+        self.leave(key, channel);
+        if self.hub.is_unused(channel) && self.hub.status(channel) == Some(Status::Live) {
+            self.release(channel);
+        }
+    }
+
+    /// Takes a session out of a channel.
+    fn leave(&mut self, key: Key, channel: ChannelId) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(place) = connection.session.place(channel) else { return };
         let removed = connection.session.remove(place);
@@ -142,9 +164,6 @@ impl<S: Socket> Shard<S> {
             }
         }
         self.stats.subscriptions.sub(1);
-        if self.hub.is_unused(channel) && self.hub.status(channel) == Some(Status::Live) {
-            self.release(channel);
-        }
     }
 
     /// A subscription has moved within its session's list: its channel has to know.

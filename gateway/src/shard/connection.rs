@@ -100,6 +100,9 @@ pub struct Connection<S> {
     pub delayed: bool,
     /// Nothing more will be written, and the peer knows.
     pub write_closed: bool,
+    /// The peer has said that it closes: it will send nothing more, so that the socket can be
+    /// dropped as soon as everything is written.
+    pub peer_closes: bool,
 }
 
 impl<S> Connection<S> {

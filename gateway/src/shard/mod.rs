@@ -219,6 +219,7 @@ impl<S: Socket> Shard<S> {
             stalled: false,
             delayed: false,
             write_closed: false,
+            peer_closes: false,
         });
         if let Phase::Open(wire) = phase {
             self.count_open(wire);

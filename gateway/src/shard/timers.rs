@@ -87,11 +87,15 @@ impl<S: Socket> Shard<S> {
         });
     }
 
-    /// Starts closing every connection, spread over `over`. Those that come later (their handshake
-    /// was under way) are closed at the end.
+    /// Starts closing every session, spread over `over`. Connections that have not sent their
+    /// request yet have nothing to lose: they are closed at once.
     pub(super) fn start_drain(&mut self, over: Duration) {
-        let left: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        let (open, waiting): (Vec<_>, Vec<_>) =
+            self.connections.iter().partition(|(_, connection)| connection.wire().is_some());
+        let left: Vec<Key> = open.into_iter().map(|(key, _)| key).collect();
+        let waiting: Vec<Key> = waiting.into_iter().map(|(key, _)| key).collect();
         self.drain = Some(Drain { total: left.len(), left, began: self.now, over });
+        self.close_all(waiting);
     }
 
     /// Closes as many as the drain's time asks for.
