@@ -9,8 +9,7 @@ use bytes::Bytes;
 use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
 use crate::dispatch::{Dispatcher, Inboxes};
 use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId};
-use crate::payload::classify;
-use crate::publication::{Channel, Publication};
+use crate::publication::{Channel, Payload, Publication};
 use crate::stats::{BrokerStats, add};
 
 /// How many publishes a shard's inbox takes while it has no room. Publishers wait for room, but one that drops its
@@ -47,7 +46,7 @@ impl EmbeddedBroker {
         let received = Instant::now();
         let bytes = request.data.len() as u64;
         // Before the lock: it takes time in proportion to the payload.
-        let payload = classify(Bytes::clone(&request.data));
+        let payload = Payload::new(Bytes::clone(&request.data));
         let mut overrun = self.overrun.lock().unwrap_or_else(PoisonError::into_inner);
 
         let full = self.dispatcher.full(self.interest.shards(&request.channel));

@@ -1,7 +1,6 @@
 //! Where messages come from.
 //!
 //! - [`publication`]: one message on its way to sessions;
-//! - [`payload`]: what its payload is, decided once per node;
 //! - [`broker`]: the interface that the gateway sees, and the errors it can answer with;
 //! - [`inbox`]: how a broker hands what it received to a shard;
 //! - [`interest`]: which shards want which channel;
@@ -19,7 +18,6 @@ pub mod embedded;
 pub mod envelope;
 pub mod inbox;
 pub mod interest;
-pub mod payload;
 pub mod publication;
 pub mod redis;
 pub mod stats;
@@ -29,6 +27,7 @@ pub use dispatch::{Dispatcher, Inboxes};
 pub use embedded::EmbeddedBroker;
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
-pub use publication::{Channel, Payload, PayloadKind, Publication};
+pub use publication::{Channel, Payload, Publication};
 pub use redis::{RedisBroker, RedisSettings};
 pub use stats::BrokerStats;
+pub use tidegate_protocol::codec::payload::Content;

@@ -5,21 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tidegate_protocol::codec::payload::{Content, classify};
 use tidegate_protocol::message::ClientInfo;
 
 /// A channel's name, shared by everything on the node that refers to the channel.
 pub type Channel = Arc<str>;
-
-/// What a payload is, decided once per node when it arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadKind {
-    /// Valid JSON: passed through to JSON clients as it is.
-    Json,
-    /// UTF-8 that is not JSON: JSON clients receive it as a JSON string.
-    Text,
-    /// Neither: only Protobuf clients can receive it.
-    Binary,
-}
 
 /// A payload with its kind. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +17,14 @@ pub struct Payload {
     /// The bytes as they were published; Protobuf clients receive exactly these.
     pub data: Bytes,
     /// What the bytes are.
-    pub kind: PayloadKind,
+    pub kind: Content,
+}
+
+impl Payload {
+    /// Finds out what the bytes are: one pass over them, or two where they may be JSON.
+    pub fn new(data: Bytes) -> Self {
+        Self { kind: classify(&data), data }
+    }
 }
 
 /// One message for every subscriber of a channel.

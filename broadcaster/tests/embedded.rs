@@ -10,9 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use common::inbox::shards;
 use futures_util::FutureExt;
-use tidegate_broadcaster::{
-    Broker, BrokerError, Channel, EmbeddedBroker, Event, Interest, PayloadKind, PublishRequest,
-};
+use tidegate_broadcaster::{Broker, BrokerError, Channel, Content, EmbeddedBroker, Event, Interest, PublishRequest};
 
 fn request(channel: &Channel, data: impl Into<Bytes>) -> PublishRequest {
     PublishRequest { channel: Arc::clone(channel), data: data.into(), info: None, tags: BTreeMap::new() }
@@ -31,7 +29,7 @@ async fn a_publication_reaches_every_shard_that_asked_and_is_shared_between_them
     let third = collectors[2].publications(1).await;
     assert!(Arc::ptr_eq(&first[0], &third[0]));
     assert!(Arc::ptr_eq(&first[0].channel, &channel), "the name is the one that was subscribed");
-    assert_eq!(first[0].payload.kind, PayloadKind::Json);
+    assert_eq!(first[0].payload.kind, Content::Json);
     assert!(collectors[1].take().is_empty());
 }
 

@@ -12,8 +12,7 @@ use crate::dispatch::Burst;
 use crate::envelope;
 use crate::inbox::Event;
 use crate::interest::ShardSet;
-use crate::payload::classify;
-use crate::publication::{Channel, Publication};
+use crate::publication::{Channel, Payload, Publication};
 use crate::stats::add;
 
 /// At most one warning about oversized payloads in this time.
@@ -33,7 +32,7 @@ impl Subscriber {
         burst.route(name, |channel| match envelope::decode(payload) {
             Ok(content) => Some(Publication {
                 channel,
-                payload: classify(content.data),
+                payload: Payload::new(content.data),
                 offset: 0,
                 epoch: Arc::clone(&self.epoch),
                 info: content.info.map(Arc::new),

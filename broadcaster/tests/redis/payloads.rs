@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tidegate_broadcaster::{Broker, PayloadKind, PublishRequest};
+use tidegate_broadcaster::{Broker, Content, PublishRequest};
 use tidegate_protocol::message::ClientInfo;
 
 use crate::common::eventually;
@@ -16,13 +16,13 @@ async fn each_kind_of_payload_arrives_untouched() {
     let (broker, shards) = start(quick(&server), 1);
     let mut client = server.client().await;
     subscribe(&broker, &shards[0], "kinds").await;
-    let cases: [(&[u8], PayloadKind); 6] = [
-        (br#"{"a": [1, "x"]}"#, PayloadKind::Json),
-        (b"42", PayloadKind::Json),
-        (b"no json", PayloadKind::Text),
-        (b"", PayloadKind::Text),
-        (b"\xff\x00\xfe", PayloadKind::Binary),
-        (b"line\r\nends\r\n$5\r\n", PayloadKind::Text),
+    let cases: [(&[u8], Content); 6] = [
+        (br#"{"a": [1, "x"]}"#, Content::Json),
+        (b"42", Content::Json),
+        (b"no json", Content::Text),
+        (b"", Content::Text),
+        (b"\xff\x00\xfe", Content::Binary),
+        (b"line\r\nends\r\n$5\r\n", Content::Text),
     ];
     for (data, _) in cases {
         assert_eq!(client.publish("push:kinds", data).await, 1);
@@ -52,7 +52,7 @@ async fn a_publisher_and_tags_travel_in_an_envelope_and_a_broken_one_is_counted(
     let got = shards[0].publications(3).await;
     assert_eq!(got[0].info.as_deref(), Some(&info));
     assert_eq!(got[0].tags, tags);
-    assert_eq!((&got[0].payload.data[..], got[0].payload.kind), (&b"{}"[..], PayloadKind::Json));
+    assert_eq!((&got[0].payload.data[..], got[0].payload.kind), (&b"{}"[..], Content::Json));
     assert_eq!(got[1].payload.data, lookalike);
     assert_eq!(got[2].payload.data, "last");
     assert_eq!(count(&broker.stats().malformed), 1);

@@ -128,14 +128,14 @@ mod tests {
     use std::time::Instant;
 
     use bytes::Bytes;
-    use tidegate_broadcaster::{Payload, PayloadKind};
+    use tidegate_broadcaster::{Content, Payload};
 
     use super::*;
 
     fn publication(offset: u64, size: usize) -> Arc<Publication> {
         Arc::new(Publication {
             channel: "c".into(),
-            payload: Payload { data: Bytes::from(vec![b'x'; size]), kind: PayloadKind::Text },
+            payload: Payload { data: Bytes::from(vec![b'x'; size]), kind: Content::Text },
             offset,
             epoch: "".into(),
             info: None,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_broadcaster::{PayloadKind, Publication};
-use tidegate_protocol::codec::payload::{Content, json_form};
+use tidegate_broadcaster::Publication;
+use tidegate_protocol::codec::payload::json_form;
 use tidegate_protocol::codec::{Format, PublicationParts, encode_publication};
 use tidegate_protocol::websocket::frame::{BINARY, TEXT, write_header};
 use tungstenite::protocol::frame::coding::OpCode;
@@ -103,12 +103,7 @@ fn encode_one(format: Format, publication: &Publication, out: &mut Vec<u8>) -> b
     let data = match format {
         Format::Protobuf => &payload.data[..],
         Format::Json => {
-            let content = match payload.kind {
-                PayloadKind::Json => Content::Json,
-                PayloadKind::Text => Content::Text,
-                PayloadKind::Binary => Content::Binary,
-            };
-            form = json_form(content, &payload.data);
+            form = json_form(payload.kind, &payload.data);
             match &form {
                 Some(form) => form,
                 None => return false,

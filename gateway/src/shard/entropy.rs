@@ -6,11 +6,14 @@ use uuid::Uuid;
 /// Bytes fetched at once.
 const POOL: usize = 1024;
 
+/// Fills a slice with random bytes.
+type Source = Box<dyn FnMut(&mut [u8]) + Send>;
+
 /// A pool of random bytes. The source is the caller's: the system's, or a seeded one.
 pub struct Entropy {
     pool: Box<[u8; POOL]>,
     used: usize,
-    source: Box<dyn FnMut(&mut [u8]) + Send>,
+    source: Source,
 }
 
 impl std::fmt::Debug for Entropy {
