@@ -11,7 +11,66 @@ use std::time::Instant;
 use dashmap::DashMap;
 use tidegate_broadcaster::ShardId;
 
-use crate::operator::{AdmissionStats, RefusalReason};
+/// Why a connection was refused before it became a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// The node has as many connections as it may.
+    NodeLimit,
+    /// The client's address has as many connections as it may.
+    AddressLimit,
+    /// More connections in a second than are let in.
+    Rate,
+    /// Memory is short.
+    Memory,
+    /// As many handshakes are under way as may be.
+    HandshakeLimit,
+    /// The node goes away.
+    Draining,
+    /// As many ordinary HTTP connections as may be.
+    HttpLimit,
+}
+
+impl RefusalReason {
+    /// Every reason, in the order of [`AdmissionStats`].
+    pub const ALL: [Self; 7] = [
+        Self::NodeLimit,
+        Self::AddressLimit,
+        Self::Rate,
+        Self::Memory,
+        Self::HandshakeLimit,
+        Self::Draining,
+        Self::HttpLimit,
+    ];
+
+    /// The `reason` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NodeLimit => "node_limit",
+            Self::AddressLimit => "address_limit",
+            Self::Rate => "rate",
+            Self::Memory => "memory",
+            Self::HandshakeLimit => "handshake_limit",
+            Self::Draining => "draining",
+            Self::HttpLimit => "http_limit",
+        }
+    }
+}
+
+/// Refusals by reason, for the whole node.
+#[derive(Debug, Default)]
+pub struct AdmissionStats([AtomicU64; RefusalReason::ALL.len()]);
+
+impl AdmissionStats {
+    /// Counts a refusal.
+    pub fn refuse(&self, reason: RefusalReason) {
+        self.0[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many were refused for this reason.
+    pub fn refused(&self, reason: RefusalReason) -> u64 {
+        self.0[reason as usize].load(Relaxed)
+    }
+}
 
 /// Seconds after which trying again makes sense.
 pub fn retry_after(reason: RefusalReason) -> u32 {

@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
-use crate::operator::{PressureLevel, PressureStats};
-use crate::pressure::{Thresholds, decide};
+use crate::pressure::{Level, PressureStats, Thresholds, decide};
 use crate::shard::inbox::{Inbox, Message};
 use crate::shard::stats::ShardStats;
 
@@ -85,11 +84,11 @@ impl Monitor {
         if step.level != before {
             let (limit, level) = (self.limit, step.level);
             match level {
-                PressureLevel::Normal => tracing::info!(used, limit, "memory is in order again"),
+                Level::Normal => tracing::info!(used, limit, "memory is in order again"),
                 _ => tracing::warn!(used, limit, ?level, "memory is short"),
             }
             self.stats.set_level(step.level);
-            self.admission.set_memory_short(step.level != PressureLevel::Normal);
+            self.admission.set_memory_short(step.level != Level::Normal);
         }
         if step.evict == 0 || !may_evict {
             return false;

@@ -1,6 +1,6 @@
 //! Memory pressure: when to refuse, when and whom to evict. Pure; [`crate::monitor`] is its driver.
 
-use crate::operator::PressureLevel as Level;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// `memory.*`, as shares of the limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +11,45 @@ pub struct Thresholds {
     pub evict_from: f64,
     /// ... down to here.
     pub evict_to: f64,
+}
+
+/// What the memory monitor does at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Level {
+    /// Nothing.
+    #[default]
+    Normal = 0,
+    /// New connections are refused.
+    Refusing = 1,
+    /// Sessions are evicted as well.
+    Evicting = 2,
+}
+
+/// What the memory monitor last saw and did. One writer, the monitor.
+#[derive(Debug, Default)]
+pub struct PressureStats {
+    /// Memory of the process in bytes, at the monitor's last look.
+    pub used: AtomicU64,
+    /// The limit in bytes that it is compared with.
+    pub limit: AtomicU64,
+    level: AtomicU8,
+}
+
+impl PressureStats {
+    /// Notes a new level.
+    pub fn set_level(&self, level: Level) {
+        self.level.store(level as u8, Relaxed);
+    }
+
+    /// The level now.
+    pub fn level(&self) -> Level {
+        match self.level.load(Relaxed) {
+            0 => Level::Normal,
+            1 => Level::Refusing,
+            _ => Level::Evicting,
+        }
+    }
 }
 
 /// What is to be done at one look at the memory.

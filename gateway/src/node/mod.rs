@@ -24,13 +24,14 @@ use tidegate_broadcaster::redis::RedisBroker;
 use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, ShardInbox};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionStats};
 use crate::api::ApiStats;
 use crate::config::Config;
 use crate::config::EngineType;
 use crate::http::{HttpSettings, serve_listener};
 use crate::listen::{self, Destination, Listener, Speaks};
-use crate::operator::{self, AdmissionStats, Lifecycle, PressureStats};
+use crate::operator::{self, Lifecycle};
+use crate::pressure::PressureStats;
 use crate::shard::HandOff;
 use crate::shard::inbox::{Inbox, Message};
 use crate::shard::reactor::{self, Reactor, Stop};
@@ -168,7 +169,6 @@ impl Node {
             pressure: Arc::clone(&pressure),
             api: api_stats,
             broker: Arc::clone(&broker),
-            broker_counters: view::broker_counters(&broker),
         };
         let health = operator::HealthSources {
             lifecycle: Arc::clone(&lifecycle),

@@ -12,11 +12,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::StartError;
 use super::view::View;
+use crate::admission::{AdmissionStats, RefusalReason};
 use crate::api::{self, Api, ApiError, ApiSettings, ApiStats, Auth, Idempotency, IdempotencySettings, NodeView};
 use crate::config::Config;
 use crate::http::demo::Demo;
 use crate::http::{HttpSettings, serve_connection, site};
-use crate::operator::{AdmissionStats, RefusalReason};
 use crate::refusal;
 use crate::session::settings::ChannelRules;
 use crate::shard::HandOff;

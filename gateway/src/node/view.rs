@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use crate::api::Pattern;
 use crate::api::view::{Asked, ChannelCounts, NodeInfo, NodeView, ViewError};
-use crate::operator::BrokerCounters;
 use crate::shard::inbox::{Inbox, Message};
 use crate::shard::stats::ShardStats;
 
@@ -99,44 +98,4 @@ impl NodeView for View {
 pub fn turn_ages(shards: &[Arc<ShardStats>], start: Instant) -> Vec<Duration> {
     let now = start.elapsed();
     shards.iter().map(|shard| now.saturating_sub(Duration::from_millis(shard.last_turn.get()))).collect()
-}
-
-/// Reads what the broker counts, for the metrics page.
-pub fn broker_counters(broker: &Arc<dyn Broker>) -> Box<dyn Fn() -> BrokerCounters + Send + Sync> {
-    let broker = Arc::clone(broker);
-    Box::new(move || {
-        use std::sync::atomic::Ordering::Relaxed;
-        let stats = broker.stats();
-        let last = tidegate_broadcaster::stats::LATENCY_BUCKETS - 1;
-        let latency = &stats.publish_latency;
-        BrokerCounters {
-            messages: stats.messages.load(Relaxed),
-            message_bytes: stats.message_bytes.load(Relaxed),
-            delivered: stats.delivered.load(Relaxed),
-            no_interest: stats.no_interest.load(Relaxed),
-            oversized: stats.oversized.load(Relaxed),
-            malformed: stats.malformed.load(Relaxed),
-            reconnects: stats.reconnects.load(Relaxed),
-            gaps: stats.gaps.load(Relaxed),
-            gap_ms: stats.gap_ms.load(Relaxed),
-            subscribe_batches: stats.subscribe_batches.load(Relaxed),
-            unsubscribe_batches: stats.unsubscribe_batches.load(Relaxed),
-            subscribe_timeouts: stats.subscribe_timeouts.load(Relaxed),
-            subscribe_refused: stats.subscribe_refused.load(Relaxed),
-            subscribed_channels: stats.subscribed_channels.load(Relaxed),
-            backpressure_waits: stats.backpressure_waits.load(Relaxed),
-            publish_ok: stats.publish_ok.load(Relaxed),
-            publish_errors: stats.publish_errors.load(Relaxed),
-            publish_latency: latency
-                .buckets
-                .iter()
-                .enumerate()
-                .map(|(i, count)| {
-                    let bound = (i < last).then(|| tidegate_broadcaster::stats::Latency::bound_us(i));
-                    (bound, count.load(Relaxed))
-                })
-                .collect(),
-            publish_latency_sum_us: latency.sum_us.load(Relaxed),
-        }
-    })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate_broadcaster::{Broker, BrokerHealth};
 
-use super::sources::{PressureLevel, PressureStats};
+use crate::pressure::{Level, PressureStats};
 
 /// Where the node is between its start and its end.
 #[derive(Debug, Default)]
@@ -127,11 +127,9 @@ impl HealthSources {
         let share = if limit > 0 { used as f64 / limit as f64 * 100.0 } else { 0.0 };
         let figures = format!("{used} of {limit} bytes ({share:.0} %)");
         match self.pressure.level() {
-            PressureLevel::Normal => check("memory", Status::Ok, figures),
-            PressureLevel::Refusing => {
-                check("memory", Status::Failed, format!("{figures}: new connections are refused"))
-            }
-            PressureLevel::Evicting => {
+            Level::Normal => check("memory", Status::Ok, figures),
+            Level::Refusing => check("memory", Status::Failed, format!("{figures}: new connections are refused")),
+            Level::Evicting => {
                 let text = format!("{figures}: new connections are refused, the costliest sessions closed");
                 check("memory", Status::Failed, text)
             }
@@ -219,11 +217,11 @@ mod tests {
         health.lifecycle.set_started();
         health.pressure.used.store(820, Relaxed);
         health.pressure.limit.store(1000, Relaxed);
-        health.pressure.set_level(PressureLevel::Refusing);
+        health.pressure.set_level(Level::Refusing);
         let report = health.ready();
         assert_eq!(report.status, Status::Failed);
         assert_eq!(worst(&report), "820 of 1000 bytes (82 %): new connections are refused");
-        health.pressure.set_level(PressureLevel::Normal);
+        health.pressure.set_level(Level::Normal);
         assert_eq!(health.ready().status, Status::Ok);
         assert_eq!(health.live().status, Status::Ok);
     }

@@ -8,7 +8,6 @@
 //!   (`docs/metrics.md` is the user's page, and a test holds the two together);
 //! - [`series`]: how a series is registered; [`text`]: Prometheus text for what the exporter cannot take:
 //!   histograms that are counted already, and counters of seconds;
-//! - [`sources`]: the counters and flags that other rooms fill;
 //! - [`process`]: what the kernel says of the process;
 //! - [`health`]: live, ready, started, and why not.
 
@@ -16,11 +15,9 @@ pub mod health;
 pub mod process;
 pub mod routes;
 pub mod series;
-pub mod sources;
 pub mod text;
 pub mod tree;
 
 pub use health::{HealthSources, Lifecycle};
 pub use routes::{Operator, router};
-pub use sources::{AdmissionStats, BrokerCounters, PressureLevel, PressureStats, RefusalReason};
 pub use tree::{Metrics, Sources};

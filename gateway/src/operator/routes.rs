@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::api::tests::Notebook;
-    use crate::operator::{BrokerCounters, Lifecycle, Sources};
+    use crate::operator::{Lifecycle, Sources};
     use crate::shard::stats::ShardStats;
 
     fn operator() -> (Arc<Notebook>, Arc<Lifecycle>, Router) {
@@ -84,7 +84,6 @@ mod tests {
             pressure: Arc::default(),
             api: Arc::default(),
             broker: broker.clone(),
-            broker_counters: Box::new(BrokerCounters::default),
         });
         let health = HealthSources {
             lifecycle: lifecycle.clone(),

@@ -6,16 +6,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tidegate_broadcaster::{Broker, BrokerHealth};
+use tidegate_broadcaster::stats::{LATENCY_BUCKETS, Latency};
+use tidegate_broadcaster::{Broker, BrokerHealth, BrokerStats};
 use tidegate_protocol::code::DisconnectCode;
 
 use super::process::Process;
 use super::series::Registry;
-use super::sources::{AdmissionStats, BrokerCounters, PressureStats, RefusalReason};
 use super::text::{NANOS, Text};
+use crate::admission::{AdmissionStats, RefusalReason};
 use crate::api::ApiStats;
 use crate::api::method::Method;
 use crate::api::stats::{Outcome, Rejection};
+use crate::pressure::PressureStats;
 use crate::shard::stats::{Dropped, ShardStats, Wire};
 
 /// Microseconds as seconds.
@@ -31,10 +33,8 @@ pub struct Sources {
     pub pressure: Arc<PressureStats>,
     /// The API.
     pub api: Arc<ApiStats>,
-    /// The broker's name, health and channels.
+    /// The broker's name, health and counters.
     pub broker: Arc<dyn Broker>,
-    /// The broker's counters.
-    pub broker_counters: Box<dyn Fn() -> BrokerCounters + Send + Sync>,
 }
 
 /// Name, help, and where a shard keeps it.
@@ -97,46 +97,58 @@ const SHARD_TOTALS: &[OfShard] = &[
 ];
 
 /// Name, help, and where the broker keeps it.
-type OfBroker = (&'static str, &'static str, fn(&BrokerCounters) -> f64);
+type OfBroker = (&'static str, &'static str, fn(&BrokerStats) -> f64);
 
 /// The broker's totals.
 const BROKER_TOTALS: &[OfBroker] = &[
-    ("tidegate_broker_messages_total", "Messages received from the broker.", |broker| broker.messages as f64),
+    ("tidegate_broker_messages_total", "Messages received from the broker.", |broker| {
+        broker.messages.load(Relaxed) as f64
+    }),
     ("tidegate_broker_message_bytes_total", "Payload bytes received from the broker.", |broker| {
-        broker.message_bytes as f64
+        broker.message_bytes.load(Relaxed) as f64
     }),
     ("tidegate_broker_messages_delivered_total", "Messages handed to at least one shard.", |broker| {
-        broker.delivered as f64
+        broker.delivered.load(Relaxed) as f64
     }),
     ("tidegate_broker_messages_unwanted_total", "Messages that no shard wanted when they arrived.", |broker| {
-        broker.no_interest as f64
+        broker.no_interest.load(Relaxed) as f64
     }),
-    ("tidegate_broker_messages_oversized_total", "Messages dropped for their size.", |broker| broker.oversized as f64),
+    ("tidegate_broker_messages_oversized_total", "Messages dropped for their size.", |broker| {
+        broker.oversized.load(Relaxed) as f64
+    }),
     ("tidegate_broker_messages_malformed_total", "Messages dropped because they could not be read.", |broker| {
-        broker.malformed as f64
+        broker.malformed.load(Relaxed) as f64
     }),
     ("tidegate_broker_reconnects_total", "Connections to the broker after the first one.", |broker| {
-        broker.reconnects as f64
+        broker.reconnects.load(Relaxed) as f64
     }),
     ("tidegate_broker_gaps_total", "Times in which messages from the broker may have been missed.", |broker| {
-        broker.gaps as f64
+        broker.gaps.load(Relaxed) as f64
     }),
-    ("tidegate_broker_gap_seconds_total", "Duration of the gaps that are over.", |broker| broker.gap_ms as f64 / 1e3),
-    ("tidegate_broker_subscribe_batches_total", "SUBSCRIBE commands sent.", |broker| broker.subscribe_batches as f64),
+    ("tidegate_broker_gap_seconds_total", "Duration of the gaps that are over.", |broker| {
+        broker.gap_ms.load(Relaxed) as f64 / 1e3
+    }),
+    ("tidegate_broker_subscribe_batches_total", "SUBSCRIBE commands sent.", |broker| {
+        broker.subscribe_batches.load(Relaxed) as f64
+    }),
     ("tidegate_broker_unsubscribe_batches_total", "UNSUBSCRIBE commands sent.", |broker| {
-        broker.unsubscribe_batches as f64
+        broker.unsubscribe_batches.load(Relaxed) as f64
     }),
     ("tidegate_broker_subscribe_timeouts_total", "Subscribes that the broker did not confirm in time.", |broker| {
-        broker.subscribe_timeouts as f64
+        broker.subscribe_timeouts.load(Relaxed) as f64
     }),
     ("tidegate_broker_subscribe_refused_total", "Subscribes that the broker refused.", |broker| {
-        broker.subscribe_refused as f64
+        broker.subscribe_refused.load(Relaxed) as f64
     }),
     ("tidegate_broker_backpressure_waits_total", "Times at which reading stopped for a full shard.", |broker| {
-        broker.backpressure_waits as f64
+        broker.backpressure_waits.load(Relaxed) as f64
     }),
-    ("tidegate_broker_publishes_total", "Publishes that the broker took.", |broker| broker.publish_ok as f64),
-    ("tidegate_broker_publish_errors_total", "Publishes that failed.", |broker| broker.publish_errors as f64),
+    ("tidegate_broker_publishes_total", "Publishes that the broker took.", |broker| {
+        broker.publish_ok.load(Relaxed) as f64
+    }),
+    ("tidegate_broker_publish_errors_total", "Publishes that failed.", |broker| {
+        broker.publish_errors.load(Relaxed) as f64
+    }),
 ];
 
 /// The registered tree.
@@ -328,18 +340,23 @@ fn broker(text: &mut Text, sources: &Sources) {
     text.sample("tidegate_broker_up", &label, up);
     text.family("tidegate_broker_away_seconds", "gauge", "For how long the broker has not been connected; else 0.");
     text.sample("tidegate_broker_away_seconds", &label, away);
-    let counters = (sources.broker_counters)();
+    let stats = sources.broker.stats();
     let name = "tidegate_broker_subscribed_channels";
     text.family(name, "gauge", "Channels whose subscription the broker has confirmed.");
-    text.sample(name, &label, counters.subscribed_channels);
+    text.sample(name, &label, stats.subscribed_channels.load(Relaxed));
     for (name, help, read) in BROKER_TOTALS {
         text.family(name, "counter", help);
-        text.sample(name, &label, read(&counters));
+        text.sample(name, &label, read(stats));
     }
     let name = "tidegate_broker_publish_duration_seconds";
     text.family(name, "histogram", "From a publish to the broker's answer, for those that succeeded.");
-    let buckets = counters.publish_latency.into_iter();
-    text.histogram(name, &label, buckets, counters.publish_latency_sum_us, MICROS);
+    let Latency { buckets, sum_us } = &stats.publish_latency;
+    let buckets = buckets.iter().enumerate().map(|(i, count)| {
+        // The last bucket has no bound: it counts everything longer as well.
+        let bound = (i + 1 < LATENCY_BUCKETS).then(|| Latency::bound_us(i));
+        (bound, count.load(Relaxed))
+    });
+    text.histogram(name, &label, buckets, sum_us.load(Relaxed), MICROS);
 }
 
 #[cfg(test)]
@@ -353,19 +370,19 @@ mod tests {
     use crate::api::tests::Notebook;
 
     fn sources() -> Sources {
+        let broker: Arc<dyn Broker> = Arc::new(Notebook::default());
+        let stats = broker.stats();
+        stats.messages.fetch_add(7, Relaxed);
+        stats.gap_ms.fetch_add(1500, Relaxed);
+        for milliseconds in [1, 1, 1 << 40] {
+            stats.publish_latency.record(Duration::from_millis(milliseconds));
+        }
         Sources {
             shards: Arc::from(vec![Arc::new(ShardStats::default()), Arc::new(ShardStats::default())]),
             admission: Arc::default(),
             pressure: Arc::default(),
             api: Arc::default(),
-            broker: Arc::new(Notebook::default()),
-            broker_counters: Box::new(|| BrokerCounters {
-                messages: 7,
-                gap_ms: 1500,
-                publish_latency: vec![(Some(1), 0), (Some(1024), 2), (None, 1)],
-                publish_latency_sum_us: 3000,
-                ..BrokerCounters::default()
-            }),
+            broker,
         }
     }
 
@@ -476,7 +493,7 @@ mod tests {
         };
         // The figures that docs/metrics.md names.
         assert_eq!((series(2) - series(1), series(3) - series(2)), (10, 10));
-        assert!((205..225).contains(&(series(1) - 10)), "{}", series(1));
+        assert!((230..250).contains(&(series(1) - 10)), "{}", series(1));
     }
 
     #[test]
