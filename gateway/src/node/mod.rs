@@ -102,8 +102,7 @@ impl Node {
     /// What the configuration asks for and cannot be had.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let start = Instant::now();
-        let start_unix_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let start_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         // Before anything else runs, so that a port that is taken costs nothing.
         let http_socket = listen::bind(config.http_server.listen())?;
         let tcp_socket = config.tcp_server.listen().map(listen::bind).transpose()?;
@@ -184,13 +183,7 @@ impl Node {
             operator_router = operator_router.merge(api);
         }
         let limit = Arc::new(Semaphore::new(OPERATOR_CONNECTIONS));
-        tokio::spawn(serve_listener(
-            operator_socket,
-            operator_router,
-            HttpSettings::default(),
-            limit,
-            stopped.clone(),
-        ));
+        tokio::spawn(serve_listener(operator_socket, operator_router, HttpSettings::default(), limit, stopped.clone()));
 
         let (refused, refusals) = mpsc::channel(HAND_OFFS);
         tokio::spawn(serve::refusals(refusals, stopped));

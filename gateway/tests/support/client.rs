@@ -24,10 +24,7 @@ pub(crate) enum Incoming {
     /// A WebSocket pong.
     Pong(Vec<u8>),
     /// A WebSocket close frame.
-    Close {
-        code: Option<u16>,
-        reason: String,
-    },
+    Close { code: Option<u16>, reason: String },
     /// The end of the stream, or a reset.
     End,
 }

@@ -46,10 +46,8 @@ pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Answer {
 /// Everything until the end of the stream; a reset ends it as well.
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    within("the end of the stream", async {
-        while stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {}
-    })
-    .await;
+    within("the end of the stream", async { while stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} })
+        .await;
     answer
 }
 

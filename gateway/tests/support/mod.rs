@@ -127,20 +127,18 @@ impl TestNode {
             let waiting = self.count(|shard| shard.pending.get() + shard.queue_bytes.get() + shard.inbox_bytes.get());
             (self.count(|shard| shard.offered.get()), self.count(|shard| shard.delivered.get()), dropped, waiting)
         };
-        eventually("(offered, delivered, dropped, waiting) balance", state, |(offered, delivered, dropped, waiting)| {
-            *offered == delivered + dropped && *waiting == 0
-        })
+        eventually(
+            "(offered, delivered, dropped, waiting) balance",
+            state,
+            |(offered, delivered, dropped, waiting)| *offered == delivered + dropped && *waiting == 0,
+        )
         .await;
     }
 
     /// Publishes as a backend does.
     pub(crate) async fn publish(&self, channel: &str, data: impl Into<Bytes>) {
-        let request = PublishRequest {
-            channel: channel.into(),
-            data: data.into(),
-            info: None,
-            tags: Default::default(),
-        };
+        let request =
+            PublishRequest { channel: channel.into(), data: data.into(), info: None, tags: Default::default() };
         within("the broker's answer", self.node.broker().publish(request)).await.expect("the broker takes it");
     }
 
@@ -162,8 +160,18 @@ impl TestNode {
         self.metric(&series).await.expect("every reason has a series")
     }
 
-    /// Stops the node; fails if that takes longer than it may.
-    pub(crate) async fn stop(self) {
+    /// Drops the clients, holds that nothing of them is left, and stops the node.
+    pub(crate) async fn end<T>(self, clients: T) {
+        drop(clients);
+        let gauges = |shard: &ShardStats| {
+            let connections: u64 = shard.connections.iter().map(|wire| wire.get()).sum();
+            let rest = [&shard.handshaking, &shard.sessions, &shard.subscriptions, &shard.channels];
+            connections + rest.iter().map(|gauge| gauge.get()).sum::<u64>()
+        };
+        eventually("nothing is left of anybody", || self.count(gauges), |left| *left == 0).await;
+        self.settled().await;
+        let connections = || self.node.admission().connections();
+        eventually("every place is free again", connections, |connections| *connections == 0).await;
         within("the node stops", self.node.stop()).await;
     }
 }
