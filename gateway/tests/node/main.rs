@@ -12,3 +12,7 @@ mod bad_frames;
 mod bad_requests;
 mod bad_streams;
 mod bystanders;
+mod commands;
+mod heartbeat;
+mod leaving;
+mod upgrade;

@@ -52,19 +52,35 @@ impl Client {
 
     /// Opens the transport on a prepared socket.
     pub(crate) async fn open_with(node: &TestNode, wire: Wire, query: &str, socket: TcpSocket) -> Self {
-        let address: SocketAddr = if wire.is_websocket() { node.http() } else { node.tcp() };
-        let stream = within("a connection", socket.connect(address)).await.expect("the listener accepts");
-        stream.set_nodelay(true).expect("a TCP socket");
-        let mut client = Self { stream, wire, input: Vec::new(), incoming: VecDeque::new(), last_id: 0 };
         let protocol = match wire {
-            Wire::TcpProtobuf => return client,
+            Wire::TcpProtobuf => return Self::dial(node, wire, socket).await,
             Wire::WebSocketJson => "",
             Wire::WebSocketProtobuf => "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n",
         };
-        client.send_bytes(&http::upgrade_request(query, protocol)).await;
-        let answer = client.head().await;
+        let (client, answer) = Self::upgrade(node, wire, &http::upgrade_request(query, protocol), socket).await;
         assert_eq!(answer.status, 101, "{answer:?}");
         client
+    }
+
+    /// Sends a request, and answers what the server says to it.
+    pub(crate) async fn upgrade(
+        node: &TestNode,
+        wire: Wire,
+        request: &[u8],
+        socket: TcpSocket,
+    ) -> (Self, http::Answer) {
+        let mut client = Self::dial(node, wire, socket).await;
+        client.send_bytes(request).await;
+        let answer = client.head().await;
+        (client, answer)
+    }
+
+    /// Connects the socket, and nothing more.
+    pub(crate) async fn dial(node: &TestNode, wire: Wire, socket: TcpSocket) -> Self {
+        let address: SocketAddr = if wire.is_websocket() { node.http() } else { node.tcp() };
+        let stream = within("a connection", socket.connect(address)).await.expect("the listener accepts");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, wire, input: Vec::new(), incoming: VecDeque::new(), last_id: 0 }
     }
 
     /// Opens the transport and connects.
@@ -164,6 +180,22 @@ impl Client {
     /// Says that nothing more will be sent (FIN).
     pub(crate) async fn finish(&mut self) {
         within("the stream is shut down", self.stream.shutdown()).await.expect("the stream is open");
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().expect("a TCP socket");
+    }
+
+    /// The kind of the first frame.
+    pub(crate) async fn first_opcode(&mut self) -> u8 {
+        within("a frame", async {
+            while self.input.is_empty() {
+                assert!(self.fill().await, "the connection ended before a frame");
+            }
+        })
+        .await;
+        self.input[0] & 0x0f
     }
 
     /// What comes next.
