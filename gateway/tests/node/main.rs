@@ -13,6 +13,8 @@ mod bad_requests;
 mod bad_streams;
 mod bystanders;
 mod commands;
+mod fan_out;
 mod heartbeat;
 mod leaving;
+mod slow_reader;
 mod upgrade;

@@ -257,6 +257,21 @@ impl Client {
         code
     }
 
+    /// The next publication, or the code with which the connection ends.
+    pub(crate) async fn next_or_close(&mut self) -> Result<Publication, u16> {
+        match self.next().await {
+            Incoming::Reply(reply) => {
+                let push = reply.push.clone().unwrap_or_else(|| panic!("not a push: {reply:?}"));
+                match push.disconnect {
+                    Some(disconnect) => Err(u16::try_from(disconnect.code).expect("a disconnect code")),
+                    None => Ok(push.r#pub.unwrap_or_else(|| panic!("not a publication: {reply:?}"))),
+                }
+            }
+            Incoming::Close { code, .. } => Err(code.expect("a close frame with a code")),
+            other => panic!("neither a publication nor a close: {other:?}"),
+        }
+    }
+
     /// Reads more; `false` at the end of the stream.
     async fn fill(&mut self) -> bool {
         self.stream.read_buf(&mut self.input).await.is_ok_and(|read| read > 0)
