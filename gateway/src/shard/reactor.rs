@@ -95,12 +95,17 @@ impl Reactor {
             shard.end(ended);
             self.stats.turns.add(1);
             self.stats.busy.add(ended.duration_since(began).as_nanos() as u64);
-            match *self.stop.borrow() {
+            match self.told() {
                 Stop::Now => return Ok(()),
                 Stop::WhenEmpty if shard.is_empty() => return Ok(()),
                 Stop::No | Stop::WhenEmpty => {}
             }
         }
+    }
+
+    /// What the thread is told. Where nobody is left to tell it anything, it ends.
+    fn told(&self) -> Stop {
+        if self.stop.has_changed().is_err() { Stop::Now } else { *self.stop.borrow() }
     }
 
     /// Waits for a socket, the inbox, the next deadline or the end.
