@@ -110,23 +110,27 @@ async fn a_flooded_channel_of_three_thousand_does_not_starve_a_small_one() {
     const FLOOD: u64 = 300;
     // One shard: the two channels share everything.
     let node = TestNode::start(|config| config.shards = 1).await;
+    // The first subscriber is the last one that a round comes to.
+    let mut witness = Client::subscribed(&node, Wire::WebSocketJson, "large").await;
+    witness.subscribe("small").await;
     let clients = subscribers(&node, SESSIONS, "large").await;
-    let mut small = Client::subscribed(&node, Wire::WebSocketJson, "small").await;
-    let delivered = || node.count(|shard| shard.delivered.get());
 
-    let flood = async {
-        publish_numbers(&node, "large", 1, FLOOD).await;
-        // The small channel's message comes behind all of that, and has to be there before most of it is out.
-        node.publish("small", "1").await;
-        counts(&mut small, "small", 1, 1).await;
-        let before = delivered();
-        assert!(before < SESSIONS as u64 * FLOOD / 2, "{before} deliveries went before it");
-        small
+    // The small channel's message comes behind the whole flood, all of it at once.
+    let flood = (1..=FLOOD).map(|number| node.publish_at_once("large", number.to_string()));
+    let answers: Vec<_> = flood.chain([node.publish_at_once("small", "1".to_owned())]).collect();
+    let watch = async {
+        let mut channels = Vec::new();
+        while channels.len() < answers.len() {
+            channels.push(witness.next_reply().await.push.expect("a push").channel);
+        }
+        let place = channels.iter().position(|channel| channel == "small").expect("the small channel's message");
+        assert!(place < channels.len() - 1, "it waited for all of the large channel's messages");
+        witness
     };
-    let (small, clients) = tokio::join!(flood, all_count(clients, "large", 1, FLOOD));
+    let (witness, clients) = tokio::join!(watch, all_count(clients, "large", 1, FLOOD));
     node.settled().await;
-    assert_eq!(delivered(), SESSIONS as u64 * FLOOD + 1);
-    node.end((small, clients)).await;
+    assert_eq!(node.count(|shard| shard.delivered.get()), (SESSIONS as u64 + 1) * FLOOD + 1);
+    node.end((witness, clients, answers)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
 mod bad_commands;
 mod bad_frames;
 mod bad_requests;
@@ -17,4 +18,5 @@ mod fan_out;
 mod heartbeat;
 mod leaving;
 mod slow_reader;
+mod stopping;
 mod upgrade;

@@ -187,6 +187,12 @@ impl Client {
         self.stream.set_zero_linger().expect("a TCP socket");
     }
 
+    /// Everything up to the end of the stream, as it is.
+    pub(crate) async fn end(&mut self) -> Vec<u8> {
+        within("the end of the stream", async { while self.fill().await {} }).await;
+        std::mem::take(&mut self.input)
+    }
+
     /// The kind of the first frame.
     pub(crate) async fn first_opcode(&mut self) -> u8 {
         within("a frame", async {

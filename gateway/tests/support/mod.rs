@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tidegate::config::{ChannelOptions, Config};
 use tidegate::node::Node;
 use tidegate::shard::stats::{Dropped, ShardStats};
-use tidegate_broadcaster::PublishRequest;
+use tidegate_broadcaster::{PublishFuture, PublishRequest};
 use tidegate_protocol::code::DisconnectCode;
 
 use http::Answer;
@@ -135,11 +135,16 @@ impl TestNode {
         .await;
     }
 
-    /// Publishes as a backend does.
-    pub(crate) async fn publish(&self, channel: &str, data: impl Into<Bytes>) {
+    /// Publishes without waiting for the broker's answer.
+    pub(crate) fn publish_at_once(&self, channel: &str, data: impl Into<Bytes>) -> PublishFuture {
         let request =
             PublishRequest { channel: channel.into(), data: data.into(), info: None, tags: Default::default() };
-        within("the broker's answer", self.node.broker().publish(request)).await.expect("the broker takes it");
+        self.node.broker().publish(request)
+    }
+
+    /// Publishes as a backend does.
+    pub(crate) async fn publish(&self, channel: &str, data: impl Into<Bytes>) {
+        within("the broker's answer", self.publish_at_once(channel, data)).await.expect("the broker takes it");
     }
 
     /// A page of the operators' port.
@@ -158,6 +163,11 @@ impl TestNode {
     pub(crate) async fn refused(&self, reason: &str) -> f64 {
         let series = format!("tidegate_connections_refused_total{{reason=\"{reason}\"}}");
         self.metric(&series).await.expect("every reason has a series")
+    }
+
+    /// The node, to be stopped by the test itself.
+    pub(crate) fn into_node(self) -> Node {
+        self.node
     }
 
     /// Drops the clients, holds that nothing of them is left, and stops the node.
