@@ -6,6 +6,7 @@ use tidegate::shard::stats::Wire;
 use tidegate::shard::wheel::TICK_MS;
 use tidegate_protocol::code::DisconnectCode;
 use tidegate_protocol::message::{Command, Reply};
+use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Incoming, hello};
 use crate::support::{TestNode, eventually, frame};
@@ -42,18 +43,25 @@ async fn the_first_ping_comes_between_half_an_interval_and_a_whole_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pong_keeps_the_session() {
-    let node = pinging().await;
-    let mut clients = Vec::new();
+    const ROUNDS: usize = 3;
+    let node = TestNode::start(|config| {
+        config.client.ping_interval = INTERVAL * 2;
+        config.client.pong_timeout = INTERVAL;
+    })
+    .await;
+    let mut answering = JoinSet::new();
     for wire in Wire::ALL {
-        clients.push(Client::subscribed(&node, wire, "news").await);
+        let mut client = Client::subscribed(&node, wire, "news").await;
+        answering.spawn(async move {
+            for _ in 0..ROUNDS {
+                assert_eq!(client.next_reply().await, Reply::default());
+                client.send_commands(&[Command::default()]).await;
+            }
+            client
+        });
     }
-    for round in 1..=3 {
-        for client in &mut clients {
-            assert_eq!(client.next_reply().await, Reply::default());
-            client.send_commands(&[Command::default()]).await;
-        }
-        assert!(node.count(|shard| shard.pings.get()) >= 3 * round);
-    }
+    let clients = answering.join_all().await;
+    assert!(node.count(|shard| shard.pings.get()) >= 3 * ROUNDS as u64);
     assert_eq!(node.count(|shard| shard.sessions.get()), 3);
     assert_eq!(node.disconnects(DisconnectCode::NoPong), 0);
     node.end(clients).await;

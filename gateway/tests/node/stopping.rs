@@ -126,15 +126,20 @@ async fn what_is_queued_is_written_before_the_close() {
         assert!(published < 10_000, "160 MB are in nobody's buffers");
         node.publish("flood", message(published)).await;
     }
+    let offered = || node.count(|shard| shard.offered.get());
+    eventually("everything is offered", offered, |offered| *offered == u64::from(published) * 3).await;
     let stopping = tokio::spawn(node.into_node().stop());
     let closed = || shards.iter().map(|shard| shard.disconnects[DisconnectCode::Shutdown.index()].get()).sum::<u64>();
     eventually("all of them are being closed", closed, |closed| *closed == 3).await;
     for client in &mut clients {
         for number in 1..=published {
-            assert_eq!(client.next_or_close().await.map(|publication| publication.data), Ok(message(number).into()));
+            let publication = client.next_or_close().await;
+            assert!(
+                publication.is_ok_and(|publication| publication.data == message(number)),
+                "{number} of {published}"
+            );
         }
-        assert_eq!(client.next_or_close().await.map(|publication| publication.data), Err(3001));
-        assert_eq!(client.next().await, Incoming::End);
+        assert_eq!(client.close_code().await, 3001);
     }
     drop(clients);
     within("the node stops", stopping).await.unwrap();
