@@ -58,6 +58,16 @@ impl Heartbeat {
         now.saturating_sub(self.last_traffic)
     }
 
+    /// When the pong that is awaited is too late; `Tick::MAX` where none is.
+    fn pong_due(&self, timing: &Timing) -> Tick {
+        if self.awaiting_pong { self.pinged + timing.pong_timeout } else { Tick::MAX }
+    }
+
+    /// When the connection has been idle for too long; `Tick::MAX` where it may be.
+    fn idle_due(&self, timing: &Timing) -> Tick {
+        timing.idle_timeout.map_or(Tick::MAX, |timeout| self.last_traffic + timeout)
+    }
+
     /// A pong of the transport. Unlike the protocol's, one that nobody asked for is allowed
     /// (RFC 6455, 5.5.3). Answers whether it came later than the lag threshold.
     pub fn frame_pong(&mut self, now: Tick, timing: &Timing) -> bool {
@@ -76,29 +86,35 @@ impl Session {
         Outcome::Pong(view.now.saturating_sub(heartbeat.pinged) > view.settings.timing.lag_threshold)
     }
 
+    /// When something is due next, as far as is known now.
+    pub fn deadline(&self, timing: &Timing) -> Tick {
+        let heartbeat = &self.heartbeat;
+        if self.state == State::New {
+            return heartbeat.opened + timing.stale_close_delay;
+        }
+        heartbeat.next_ping.min(heartbeat.pong_due(timing)).min(heartbeat.idle_due(timing))
+    }
+
     /// What is due now, and when to ask again.
     pub fn due(&mut self, now: Tick, timing: &Timing) -> Due {
-        let heartbeat = &mut self.heartbeat;
-        if self.state == State::New {
-            let stale = heartbeat.opened + timing.stale_close_delay;
-            return if now >= stale { Due::Close(DisconnectCode::Stale) } else { Due::Wait(stale) };
+        if now < self.deadline(timing) {
+            return Due::Wait(self.deadline(timing));
         }
-        let pong_due = if heartbeat.awaiting_pong { heartbeat.pinged + timing.pong_timeout } else { Tick::MAX };
-        if now >= pong_due {
+        if self.state == State::New {
+            return Due::Close(DisconnectCode::Stale);
+        }
+        let heartbeat = &mut self.heartbeat;
+        if now >= heartbeat.pong_due(timing) {
             return Due::Close(DisconnectCode::NoPong);
         }
-        let idle_due = timing.idle_timeout.map_or(Tick::MAX, |timeout| heartbeat.last_traffic + timeout);
-        if now >= idle_due {
+        if now >= heartbeat.idle_due(timing) {
             return Due::Close(DisconnectCode::ConnectionClosed);
         }
-        if now >= heartbeat.next_ping {
-            let interval = timing.ping_interval.unwrap_or(Tick::MAX / 2);
-            heartbeat.awaiting_pong = true;
-            heartbeat.pinged = now;
-            // From when it was due, not from now: the spread of the first ping stays.
-            heartbeat.next_ping = (heartbeat.next_ping + interval).max(now + 1);
-            return Due::Ping(heartbeat.next_ping.min(now + timing.pong_timeout).min(idle_due));
-        }
-        Due::Wait(heartbeat.next_ping.min(pong_due).min(idle_due))
+        let interval = timing.ping_interval.unwrap_or(Tick::MAX / 2);
+        heartbeat.awaiting_pong = true;
+        heartbeat.pinged = now;
+        // From when it was due, not from now: the spread of the first ping stays.
+        heartbeat.next_ping = (heartbeat.next_ping + interval).max(now + 1);
+        Due::Ping(self.deadline(timing))
     }
 }

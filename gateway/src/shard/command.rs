@@ -36,6 +36,7 @@ impl<S: Socket> Shard<S> {
             Outcome::Connected(reply) => {
                 self.stats.sessions.add(1);
                 self.reply(key, &reply);
+                self.arm_sooner(key);
             }
             Outcome::Subscribe { id, channel } => self.subscribe(key, id, channel),
             Outcome::Unsubscribe { id, channel } => {

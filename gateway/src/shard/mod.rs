@@ -280,6 +280,15 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Arms the wheel for what its session has due next, if that comes before what it is armed for.
+    fn arm_sooner(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let deadline = connection.session.deadline(&self.setup.settings.timing);
+        if deadline < connection.armed {
+            self.arm(key, deadline);
+        }
+    }
+
     /// Has the reactor look at what the connection wants, if that has changed.
     fn rewatch(&mut self, key: Key) {
         if let Some(connection) = self.connections.get(key)

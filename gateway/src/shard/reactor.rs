@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tidegate_broadcaster::PublishFuture;
 use tokio::sync::{mpsc, watch};
 
@@ -94,12 +95,17 @@ impl Reactor {
             shard.end(ended);
             self.stats.turns.add(1);
             self.stats.busy.add(ended.duration_since(began).as_nanos() as u64);
-            match *self.stop.borrow() {
+            match self.told() {
                 Stop::Now => return Ok(()),
                 Stop::WhenEmpty if shard.is_empty() => return Ok(()),
                 Stop::No | Stop::WhenEmpty => {}
             }
         }
+    }
+
+    /// What the thread is told. Where nobody is left to tell it anything, it ends.
+    fn told(&self) -> Stop {
+        if self.stop.has_changed().is_err() { Stop::Now } else { *self.stop.borrow() }
     }
 
     /// Waits for a socket, the inbox, the next deadline or the end.
@@ -148,8 +154,12 @@ impl Reactor {
         }
     }
 
-    /// Waits for the broker's answer on the other runtime, and puts it into the inbox.
-    fn await_publish(&self, session: Key, command: u32, answer: PublishFuture) {
+    /// Has the broker's answer put into the inbox: at once where it is there already, as the embedded broker's nearly
+    /// always is, else by a task on the other runtime.
+    fn await_publish(&self, session: Key, command: u32, mut answer: PublishFuture) {
+        if let Some(result) = (&mut answer).now_or_never() {
+            return self.inbox.send(Message::Published { session, command, result });
+        }
         let inbox = Arc::clone(&self.inbox);
         self.runtime.spawn(async move {
             let result = answer.await;

@@ -142,6 +142,7 @@ impl<S: Socket> Shard<S> {
         self.stats.handshaking.sub(1);
         self.count_open(wire);
         self.send_raw(key, |out| write_response(&upgrade, out));
+        self.arm_sooner(key);
         Some(head.length)
     }
 
