@@ -134,9 +134,8 @@ impl Usage {
 fn process_memory() -> std::io::Result<u64> {
     use tikv_jemalloc_ctl::{epoch, stats};
     let resident = resident_memory()?;
-    let free = epoch::advance()
-        .and_then(|_| Ok(stats::resident::read()?.saturating_sub(stats::active::read()?)))
-        .unwrap_or(0); // another allocator is in use, as in tests
+    let free =
+        epoch::advance().and_then(|_| Ok(stats::resident::read()?.saturating_sub(stats::active::read()?))).unwrap_or(0); // another allocator is in use, as in tests
     Ok(resident.saturating_sub(free as u64))
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::admission::Admission;
 use crate::api::ApiStats;
 use crate::config::Config;
-use crate::config::EngineType;
+use crate::config::{EngineType, Shutdown};
 use crate::http::{HttpSettings, serve_listener};
 use crate::listen::{self, Destination, Listener, Speaks};
 use crate::operator::{self, AdmissionStats, Lifecycle, PressureStats};
@@ -47,8 +47,9 @@ const HAND_OFFS: usize = 1024;
 /// HTTP connections served at once on the operators' port.
 const OPERATOR_CONNECTIONS: usize = 64;
 
-/// How long the last close frames of a drain may take to be read.
-const DRAIN_MARGIN: Duration = Duration::from_secs(6);
+/// What stopping needs behind the drain, to end the threads and the broker's connections: at least this, or the
+/// twentieth part of the whole where that is less.
+const REST: Duration = Duration::from_millis(500);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +92,10 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     engine: Engine,
     stop_shards: watch::Sender<Stop>,
+    /// Ends the requests on the clients' port, which count as connections.
+    stop_requests: watch::Sender<bool>,
     stop_tasks: watch::Sender<bool>,
-    drain: Duration,
+    shutdown: Shutdown,
 }
 
 impl Node {
@@ -102,8 +105,7 @@ impl Node {
     /// What the configuration asks for and cannot be had.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let start = Instant::now();
-        let start_unix_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let start_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         // Before anything else runs, so that a port that is taken costs nothing.
         let http_socket = listen::bind(config.http_server.listen())?;
         let tcp_socket = config.tcp_server.listen().map(listen::bind).transpose()?;
@@ -123,6 +125,7 @@ impl Node {
         let pressure = Arc::new(PressureStats::default());
         let lifecycle = Arc::new(Lifecycle::default());
         let (stop_tasks, stopped) = watch::channel(false);
+        let (stop_requests, requests_stopped) = watch::channel(false);
         let (stop_shards, shard_stop) = watch::channel(Stop::No);
         let (http, hand_offs) = mpsc::channel::<HandOff<TcpStream>>(HAND_OFFS);
 
@@ -157,7 +160,7 @@ impl Node {
         let api_stats = Arc::new(ApiStats::default());
         let api = serve::api(config, &broker, &view, &api_stats)?;
         let site = serve::site(config, api.as_ref(), broker.name());
-        tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), stopped.clone()));
+        tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), requests_stopped));
 
         let sources = operator::Sources {
             shards: Arc::clone(&shards),
@@ -178,19 +181,15 @@ impl Node {
             broker: Arc::clone(&broker),
         };
         let operator = operator_socket.local_addr()?;
-        let mut operator_router =
-            operator::router(Arc::new(operator::Operator { metrics: operator::Metrics::new(sources), health }));
+        let mut operator_router = operator::router(
+            Arc::new(operator::Operator { metrics: operator::Metrics::new(sources), health }),
+            &resolve::operator_paths(config)?,
+        );
         if let Some(api) = api.filter(|_| !config.http_api.external) {
             operator_router = operator_router.merge(api);
         }
         let limit = Arc::new(Semaphore::new(OPERATOR_CONNECTIONS));
-        tokio::spawn(serve_listener(
-            operator_socket,
-            operator_router,
-            HttpSettings::default(),
-            limit,
-            stopped.clone(),
-        ));
+        tokio::spawn(serve_listener(operator_socket, operator_router, HttpSettings::default(), limit, stopped.clone()));
 
         let (refused, refusals) = mpsc::channel(HAND_OFFS);
         tokio::spawn(serve::refusals(refusals, stopped));
@@ -209,8 +208,9 @@ impl Node {
             threads,
             engine,
             stop_shards,
+            stop_requests,
             stop_tasks,
-            drain: config.shutdown.drain,
+            shutdown: config.shutdown.clone(),
         })
     }
 
@@ -244,16 +244,20 @@ impl Node {
         &self.admission
     }
 
-    /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest.
+    /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest. It is over
+    /// within `shutdown.timeout`, or a tenth of a second where that is less.
     pub async fn stop(mut self) {
+        let (whole, over) = (self.shutdown.whole(), self.shutdown.drain_over());
+        let began = Instant::now();
         self.lifecycle.set_draining();
         self.admission.drain();
         let connections = self.admission.connections();
-        tracing::info!(connections, over = ?self.drain, "draining");
+        tracing::info!(connections, ?over, at_most = ?whole, "draining");
+        self.stop_requests.send_replace(true);
         for inbox in self.inboxes.iter() {
-            inbox.send(Message::Drain(self.drain));
+            inbox.send(Message::Drain(over));
         }
-        let deadline = Instant::now() + self.drain + DRAIN_MARGIN;
+        let deadline = began + whole - REST.min(whole / 20);
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         while self.admission.connections() > 0 && Instant::now() < deadline {
             ticks.tick().await;
@@ -262,6 +266,16 @@ impl Node {
         if left > 0 {
             tracing::warn!(connections = left, "connections are dropped: their peers have not closed in time");
         }
+        let deadline = (began + whole).max(Instant::now() + REST.min(whole / 20).max(REST / 5));
+        if tokio::time::timeout_at(deadline.into(), self.stop_rest()).await.is_err() {
+            tracing::warn!("not everything has ended within shutdown.timeout; the process ends all the same");
+        }
+        self.stop_tasks.send_replace(true);
+        tracing::info!(took = ?began.elapsed(), "stopped");
+    }
+
+    /// Ends the listeners, the shards and the broker.
+    async fn stop_rest(&mut self) {
         self.http.stop();
         if let Some(tcp) = &mut self.tcp {
             tcp.stop();
@@ -270,17 +284,19 @@ impl Node {
         for inbox in self.inboxes.iter() {
             inbox.send(Message::Inspect(Box::new(|_| {}))); // wakes it
         }
-        for thread in std::mem::take(&mut self.threads) {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
+        // Looked at, not waited for: a thread that hangs must not keep the process.
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            ticks.tick().await;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
                 tracing::error!("a shard's thread had panicked");
             }
         }
         if let Engine::Redis(broker) = &self.engine {
             broker.shutdown().await;
         }
-        self.stop_tasks.send_replace(true);
-        tracing::info!("stopped");
     }
 }
 

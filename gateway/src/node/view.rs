@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tidegate_broadcaster::Broker;
 use tokio::sync::oneshot;
 
-use crate::api::view::{Asked, ChannelCounts, NodeInfo, NodeView, ViewError};
 use crate::api::Pattern;
+use crate::api::view::{Asked, ChannelCounts, NodeInfo, NodeView, ViewError};
 use crate::operator::BrokerCounters;
 use crate::shard::inbox::{Inbox, Message};
 use crate::shard::stats::ShardStats;

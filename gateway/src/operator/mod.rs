@@ -21,6 +21,6 @@ pub mod text;
 pub mod tree;
 
 pub use health::{HealthSources, Lifecycle};
-pub use routes::{Operator, router};
+pub use routes::{Operator, Paths, router};
 pub use sources::{AdmissionStats, BrokerCounters, PressureLevel, PressureStats, RefusalReason};
 pub use tree::{Metrics, Sources};

@@ -98,7 +98,8 @@ mod tests {
 
     fn rules() -> ChannelRules {
         let news = ChannelOptions { allow_publish_for_client: true, ..ChannelOptions::default() };
-        let digits = ChannelOptions { channel_regex: ChannelRegex::new("^[0-9é]+$").ok(), ..ChannelOptions::default() };
+        let digits =
+            ChannelOptions { channel_regex: ChannelRegex::new("^[0-9é]+$").ok(), ..ChannelOptions::default() };
         ChannelRules(ChannelConfig {
             max_length: 20,
             namespaces: vec![
