@@ -9,7 +9,8 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidegate_broadcaster::{
-    BrokerError, BrokerHealth, BrokerStats, Channel, Interest, InterestMap, PublishFuture, PublishRequest, Published, ShardId,
+    BrokerError, BrokerHealth, BrokerStats, Channel, Interest, InterestMap, PublishFuture, PublishRequest, Published,
+    ShardId,
 };
 use tower::ServiceExt;
 

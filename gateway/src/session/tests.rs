@@ -23,7 +23,8 @@ fn settings() -> Settings {
     };
     let subscribers = ChannelOptions { allow_publish_for_subscriber: true, ..open.clone() };
     let subscribers = ChannelOptions { allow_publish_for_client: false, ..subscribers };
-    let users = ChannelOptions { allow_subscribe_for_anonymous: false, allow_publish_for_anonymous: false, ..open.clone() };
+    let users =
+        ChannelOptions { allow_subscribe_for_anonymous: false, allow_publish_for_anonymous: false, ..open.clone() };
     let namespace = |name: &str, options| Namespace { name: name.into(), options };
     Settings {
         insecure: false,

@@ -168,13 +168,8 @@ impl World {
                 *byte = seed;
             });
         });
-        let shard = Shard::new(
-            setup,
-            Arc::clone(&broker) as Arc<dyn Broker>,
-            Arc::clone(&inbox),
-            Arc::clone(&stats),
-            entropy,
-        );
+        let shard =
+            Shard::new(setup, Arc::clone(&broker) as Arc<dyn Broker>, Arc::clone(&inbox), Arc::clone(&stats), entropy);
         let caps = Caps { connections: 100_000, per_address: 0, rate: 0, handshakes: 0 };
         let admission = Arc::new(Admission::new(caps, 1, Arc::default(), now));
         Self { shard, inbox, broker, stats, admission, clients: Vec::new(), now }
@@ -315,7 +310,12 @@ fn a_full_queue_ends_the_session_and_nobody_else() {
         world.settle();
     }
     assert_eq!(world.clients[healthy].received().len(), 22);
-    assert_eq!(world.stats.dropped[Dropped::QueueFull as usize].get() + world.stats.delivered.get() + world.stats.pending.get(), world.stats.offered.get());
+    assert_eq!(
+        world.stats.dropped[Dropped::QueueFull as usize].get()
+            + world.stats.delivered.get()
+            + world.stats.pending.get(),
+        world.stats.offered.get()
+    );
     let key = world.clients[stalled].key.unwrap();
     let connection = world.shard.connection(key).unwrap();
     assert_eq!(connection.phase, Phase::Closing);
@@ -371,7 +371,8 @@ fn a_drain_is_spread_and_ends_everybody() {
     }
     world.inbox.send(Message::Drain(Duration::from_secs(10)));
     world.pass(Duration::from_secs(5));
-    let told = |world: &World| world.clients.iter().filter(|client| client.received().contains(&"d3001".into())).count();
+    let told =
+        |world: &World| world.clients.iter().filter(|client| client.received().contains(&"d3001".into())).count();
     let half = told(&world);
     assert!((45..=55).contains(&half), "{half} of 100 after half the time");
     world.pass(Duration::from_secs(6));
