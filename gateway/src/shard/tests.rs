@@ -419,6 +419,13 @@ fn a_connection_that_went_away_leaves_nothing_behind() {
     assert_eq!(world.inbox.bytes(), 0);
 }
 
+#[test]
+fn an_idle_connection_is_small() {
+    // What docs/architecture.md says of a session's memory rests on this.
+    let size = size_of::<super::connection::Connection<std::net::TcpStream>>();
+    assert!(size <= 168, "{size} bytes");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Join(usize),

@@ -77,9 +77,11 @@ impl<S: Socket> Shard<S> {
     fn flush(&mut self, index: u32) {
         let Some((key, connection)) = self.connections.at_mut(index) else { return };
         let marks = std::mem::take(&mut connection.marks);
+        // Behind what is queued already, or until the flush interval is over.
         let delay = !self.setup.flush_interval.is_zero() && matches!(connection.phase, Phase::Open(_));
+        let queue_all = connection.outbox.is_some() || delay;
         let mut written = 0;
-        if connection.outbox.is_none() && !delay {
+        if !queue_all {
             match write_pieces(&mut connection.socket, self.palette.pieces(marks)) {
                 Wrote::Some(n) => written = n,
                 Wrote::Broken => {
@@ -92,11 +94,11 @@ impl<S: Socket> Shard<S> {
             connection.session.heartbeat.touch(self.tick);
         }
         // Account for what the socket took, and queue what it did not.
-        let (mut left, mut messages, mut publications) = (written, 0, 0);
-        let mut queued = 0;
+        let (mut left, mut queued) = (written, 0);
+        let (mut messages, mut publications) = (0, 0);
         for piece in self.palette.pieces(marks) {
             let length = piece.bytes().len();
-            if left >= length && connection.outbox.is_none() && !delay {
+            if left >= length && queued == 0 && !queue_all {
                 left -= length;
                 messages += u64::from(piece.messages());
                 publications += u64::from(piece.publications());
@@ -117,14 +119,14 @@ impl<S: Socket> Shard<S> {
             return self.finish_closing(key);
         }
         self.stats.queue_bytes.add(queued as u64);
-        if delay && !connection.delayed && connection.watched.output {
-            // Behind already: the socket's own readiness decides, not the interval.
-        } else if delay && !connection.delayed {
+        if !queue_all {
+            self.stats.short_writes.add(1);
+        }
+        // A socket that is behind is written when it has room, whatever the interval.
+        if delay && !connection.delayed && !connection.watched.output {
             connection.delayed = true;
             self.delayed.push(key);
             self.next_flush.get_or_insert(self.now + self.setup.flush_interval);
-        } else if written > 0 || !delay {
-            self.stats.short_writes.add(u64::from(!connection.watched.output));
         }
         let too_much = connection.queued() > self.setup.settings.queue_max_size;
         if too_much && connection.phase != Phase::Closing {
