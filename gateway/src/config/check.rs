@@ -117,8 +117,10 @@ fn paths(config: &Config, settings: &mut Settings) {
         let advice = "every endpoint needs a path of its own";
         clash(settings, "http_api.handler_prefix", "websocket.handler_prefix", "other than", advice);
     }
-    let both = config.health.enabled && config.prometheus.enabled;
-    if both && config.health.handler_prefix == config.prometheus.handler_prefix {
+    let (health, metrics) = (&config.health.handler_prefix, &config.prometheus.handler_prefix);
+    let below = metrics.strip_prefix(health.as_str());
+    let taken = below.is_some_and(|below| matches!(below, "" | "/live" | "/ready" | "/startup"));
+    if config.health.enabled && config.prometheus.enabled && taken {
         let advice = "every endpoint needs a path of its own";
         clash(settings, "prometheus.handler_prefix", "health.handler_prefix", "other than", advice);
     }

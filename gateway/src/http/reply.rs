@@ -11,7 +11,7 @@ pub fn text(status: StatusCode, text: impl std::fmt::Display) -> Response {
 }
 
 /// The one-line answer for a path that does not exist; `hint` says what does.
-pub fn not_found(uri: &Uri, hint: &'static str) -> Response {
+pub fn not_found(uri: &Uri, hint: &str) -> Response {
     #[derive(Serialize)]
     struct NotFound<'a> {
         error: &'a str,

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::admission::{Admission, AdmissionStats};
 use crate::api::ApiStats;
 use crate::config::Config;
-use crate::config::EngineType;
+use crate::config::{EngineType, Shutdown};
 use crate::http::{HttpSettings, serve_listener};
 use crate::listen::{self, Destination, Listener, Speaks};
 use crate::operator::{self, Lifecycle};
@@ -48,8 +48,9 @@ const HAND_OFFS: usize = 1024;
 /// HTTP connections served at once on the operators' port.
 const OPERATOR_CONNECTIONS: usize = 64;
 
-/// How long the last close frames of a drain may take to be read.
-const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+/// What stopping needs behind the drain, to end the threads and the broker's connections: at least this, or the
+/// twentieth part of the whole where that is less.
+const REST: Duration = Duration::from_millis(500);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ pub struct Node {
     stop_http: watch::Sender<bool>,
     /// Ends the others, the operators' port among them: it answers until the end.
     stop_tasks: watch::Sender<bool>,
-    drain: Duration,
+    shutdown: Shutdown,
 }
 
 impl Node {
@@ -181,8 +182,10 @@ impl Node {
             broker: Arc::clone(&broker),
         };
         let operator = operator_socket.local_addr()?;
-        let mut operator_router =
-            operator::router(Arc::new(operator::Operator { metrics: operator::Metrics::new(sources), health }));
+        let mut operator_router = operator::router(
+            Arc::new(operator::Operator { metrics: operator::Metrics::new(sources), health }),
+            &resolve::operator_paths(config)?,
+        );
         if let Some(api) = api.filter(|_| !config.http_api.external) {
             operator_router = operator_router.merge(api);
         }
@@ -208,7 +211,7 @@ impl Node {
             stop_shards,
             stop_http,
             stop_tasks,
-            drain: config.shutdown.drain,
+            shutdown: config.shutdown.clone(),
         })
     }
 
@@ -242,17 +245,20 @@ impl Node {
         &self.admission
     }
 
-    /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest.
+    /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest. It is over
+    /// within `shutdown.timeout`, or a tenth of a second where that is less.
     pub async fn stop(mut self) {
+        let (whole, over) = (self.shutdown.whole(), self.shutdown.drain_over());
+        let began = Instant::now();
         self.lifecycle.set_draining();
         self.admission.drain();
         self.stop_http.send_replace(true);
         let connections = self.admission.connections();
-        tracing::info!(connections, over = ?self.drain, "draining");
+        tracing::info!(connections, ?over, at_most = ?whole, "draining");
         for inbox in self.inboxes.iter() {
-            inbox.send(Message::Drain(self.drain));
+            inbox.send(Message::Drain(over));
         }
-        let deadline = Instant::now() + self.drain + DRAIN_MARGIN;
+        let deadline = began + whole - REST.min(whole / 20);
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         while self.admission.connections() > 0 && Instant::now() < deadline {
             ticks.tick().await;
@@ -261,6 +267,16 @@ impl Node {
         if left > 0 {
             tracing::warn!(connections = left, "connections are dropped: their peers have not closed in time");
         }
+        let deadline = (began + whole).max(Instant::now() + REST.min(whole / 20).max(REST / 5));
+        if tokio::time::timeout_at(deadline.into(), self.stop_rest()).await.is_err() {
+            tracing::warn!("not everything has ended within shutdown.timeout; the process ends all the same");
+        }
+        self.stop_tasks.send_replace(true);
+        tracing::info!(took = ?began.elapsed(), "stopped");
+    }
+
+    /// Ends the listeners, the shards and the broker.
+    async fn stop_rest(&mut self) {
         self.http.stop();
         if let Some(tcp) = &mut self.tcp {
             tcp.stop();
@@ -269,17 +285,19 @@ impl Node {
         for inbox in self.inboxes.iter() {
             inbox.send(Message::Inspect(Box::new(|_| {}))); // wakes it
         }
-        for thread in std::mem::take(&mut self.threads) {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
+        // Looked at, not waited for: a thread that hangs must not keep the process.
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            ticks.tick().await;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
                 tracing::error!("a shard's thread had panicked");
             }
         }
         if let Engine::Redis(broker) = &self.engine {
             broker.shutdown().await;
         }
-        self.stop_tasks.send_replace(true);
-        tracing::info!("stopped");
     }
 }
 

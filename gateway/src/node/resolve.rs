@@ -12,7 +12,9 @@ use tidegate_protocol::limits::Limits;
 use super::StartError;
 use crate::admission::{Admission, Caps};
 use crate::config::Config;
+use crate::http::site::check_prefix;
 use crate::monitor::{Monitor, Usage, system_limit};
+use crate::operator::Paths;
 use crate::origin::Origins;
 use crate::pressure::{PressureStats, Thresholds};
 use crate::session::settings::{ChannelRules, Settings, Timing, ticks};
@@ -154,6 +156,23 @@ pub fn redis(config: &Config) -> Result<RedisSettings, StartError> {
     })
 }
 
+/// Where the operators' pages are.
+///
+/// # Errors
+/// A prefix that is no path.
+pub fn operator_paths(config: &Config) -> Result<Paths, StartError> {
+    let path = |key: &str, enabled: bool, path: &str| {
+        let checked = check_prefix(path)
+            .map_err(|expected| StartError::Config(format!("{key} is {path:?}, which is not {expected}")));
+        checked.map(|()| enabled.then(|| path.to_owned()))
+    };
+    let (metrics, health) = (&config.prometheus, &config.health);
+    Ok(Paths {
+        metrics: path("prometheus.handler_prefix", metrics.enabled, &metrics.handler_prefix)?,
+        health: path("health.handler_prefix", health.enabled, &health.handler_prefix)?,
+    })
+}
+
 /// The memory monitor.
 ///
 /// # Errors
@@ -170,8 +189,12 @@ pub fn monitor(
         0 => system_limit()?,
         limit => limit,
     };
+    let usage = match memory.usage_file.as_str() {
+        "" => Usage::Process,
+        file => Usage::File(file.into()),
+    };
     Ok(Monitor {
-        usage: Usage::Process,
+        usage,
         limit,
         thresholds: Thresholds {
             refuse_at: memory.refuse_at,

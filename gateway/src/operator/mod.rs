@@ -19,5 +19,5 @@ pub mod text;
 pub mod tree;
 
 pub use health::{HealthSources, Lifecycle};
-pub use routes::{Operator, router};
+pub use routes::{Operator, Paths, router};
 pub use tree::{Metrics, Sources};

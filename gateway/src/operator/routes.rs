@@ -12,8 +12,6 @@ use super::health::{HealthSources, Report, Status};
 use super::tree::Metrics;
 use crate::http::reply;
 
-const PATHS: &str = "see /metrics, /health/live, /health/ready, /health/startup";
-
 /// What the port shows.
 pub struct Operator {
     /// For `/metrics`.
@@ -22,24 +20,39 @@ pub struct Operator {
     pub health: HealthSources,
 }
 
+/// Where the port's pages are. A path is one that [`crate::http::site::check_prefix`] accepts, and the page of
+/// metrics is none of the three below `health`: axum panics over others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The page of metrics; `None`: it is not served.
+    pub metrics: Option<String>,
+    /// What `/live`, `/ready` and `/startup` stand below; `None`: they are not served.
+    pub health: Option<String>,
+}
+
 /// The port's routes. It has no key: it belongs on an address that only operators reach.
-pub fn router(operator: Arc<Operator>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route(
-            "/health/live",
-            get(|State(operator): State<Arc<Operator>>| async move { report(operator.health.live()) }),
-        )
-        .route(
-            "/health/ready",
-            get(|State(operator): State<Arc<Operator>>| async move { report(operator.health.ready()) }),
-        )
-        .route(
-            "/health/startup",
-            get(|State(operator): State<Arc<Operator>>| async move { report(operator.health.startup()) }),
-        )
-        .fallback(|uri: Uri| async move { reply::not_found(&uri, PATHS) })
-        .with_state(operator)
+pub fn router(operator: Arc<Operator>, paths: &Paths) -> Router {
+    let mut router = Router::new();
+    let mut served = Vec::new();
+    if let Some(path) = &paths.metrics {
+        router = router.route(path, get(metrics));
+        served.push(path.clone());
+    }
+    if let Some(prefix) = &paths.health {
+        let questions: [(&str, fn(&HealthSources) -> Report); 3] =
+            [("live", HealthSources::live), ("ready", HealthSources::ready), ("startup", HealthSources::startup)];
+        for (name, ask) in questions {
+            let path = format!("{prefix}/{name}");
+            let page = move |State(operator): State<Arc<Operator>>| async move { report(ask(&operator.health)) };
+            router = router.route(&path, get(page));
+            served.push(path);
+        }
+    }
+    let hint: Arc<str> = match served.is_empty() {
+        true => "prometheus.enabled and health.enabled are both off".into(),
+        false => format!("see {}", served.join(", ")).into(),
+    };
+    router.fallback(move |uri: Uri| async move { reply::not_found(&uri, &hint) }).with_state(operator)
 }
 
 async fn metrics(State(operator): State<Arc<Operator>>) -> Response {
@@ -92,7 +105,8 @@ mod tests {
             pressure: Arc::default(),
             broker: broker.clone(),
         };
-        (broker, lifecycle, router(Arc::new(Operator { metrics, health })))
+        let paths = Paths { metrics: Some("/metrics".into()), health: Some("/health".into()) };
+        (broker, lifecycle, router(Arc::new(Operator { metrics, health }), &paths))
     }
 
     async fn get(router: &Router, path: &str) -> (StatusCode, String) {

@@ -114,7 +114,6 @@ fn the_defaults_that_the_incumbent_shares_are_its_own() {
         ("engine.redis.io_timeout", "\"4s\""),
         ("websocket.handler_prefix", "\"/connection/websocket\""),
         ("websocket.message_size_limit", "65536"),
-        ("websocket.write_timeout", "\"1s\""),
         ("http_api.handler_prefix", "\"/api\""),
         ("shutdown.timeout", "\"30s\""),
     ];

@@ -416,6 +416,11 @@ pub(super) const MEANINGLESS: &[(&str, &str, &str)] = &[
     ("websocket.read_buffer_size", "0", "an idle session has no buffer"),
     ("websocket.write_buffer_size", "0", "an idle session has no buffer"),
     ("websocket.use_write_buffer_pool", "false", "an idle session has no buffer"),
+    (
+        "websocket.write_timeout",
+        "\"1s\"",
+        "no write ever waits: a socket that takes nothing is bounded by client.queue_max_size and client.pong_timeout",
+    ),
     ("uni_websocket.read_buffer_size", "0", "an idle session has no buffer"),
     ("uni_websocket.write_buffer_size", "0", "an idle session has no buffer"),
     ("uni_websocket.use_write_buffer_pool", "false", "an idle session has no buffer"),

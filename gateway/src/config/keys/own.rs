@@ -190,12 +190,6 @@ const WEBSOCKET: &[Row] = &[
         Ours,
         "How long messages may wait so that one write takes several; 0s writes at the end of each turn.",
     ),
-    (
-        "write_timeout",
-        Duration(0, DAY),
-        Same,
-        "A socket that takes nothing of what waits for it for so long is closed; 0s waits on.",
-    ),
 ];
 
 const HTTP_API: &[Row] = &[
@@ -228,15 +222,27 @@ const MEMORY: &[Row] = &[
     ("refuse_at", Share, Ours, "From this share of the limit on, new connections are refused."),
     ("evict_from", Share, Ours, "From this share on, the sessions that cost most are closed ..."),
     ("evict_to", Share, Ours, "... until this share is reached."),
+    (
+        "usage_file",
+        Text,
+        Ours,
+        "Read the bytes in use from this file instead of the process: for tests and drills; empty is the process.",
+    ),
 ];
 
 const SHUTDOWN: &[Row] = &[
-    ("timeout", Duration(0, DAY), Same, "The longest that stopping may take, with the drain; the rest is cut off."),
+    (
+        "timeout",
+        Duration(0, DAY),
+        Same,
+        "The longest that stopping may take, with the drain. Connections that are left then are cut off.",
+    ),
     (
         "drain",
         Duration(0, DAY),
         Ours,
-        "Time over which sessions are closed, evenly. No longer than shutdown.timeout, which it follows unless set.",
+        "Time over which sessions are closed, evenly; the last tenth of shutdown.timeout (2s at most) is left to the \
+         last ones to go. No longer than shutdown.timeout, which it follows unless set.",
     ),
 ];
 

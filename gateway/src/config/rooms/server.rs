@@ -82,9 +82,6 @@ pub struct WebSocket {
     /// How long messages may wait, so that one write takes several; zero writes at the end of each turn.
     #[serde(with = "units::duration")]
     pub flush_interval: Duration,
-    /// How long a socket may take nothing of what waits for it before the session is closed; zero waits on.
-    #[serde(with = "units::duration")]
-    pub write_timeout: Duration,
 }
 
 impl Default for WebSocket {
@@ -94,7 +91,6 @@ impl Default for WebSocket {
             handler_prefix: "/connection/websocket".to_owned(),
             message_size_limit: 65536,
             flush_interval: Duration::ZERO,
-            write_timeout: Duration::from_secs(1),
         }
     }
 }
