@@ -1,0 +1,196 @@
+//! The program `tidegate` as a process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::http::{Answer, Metrics, get, post};
+use super::{Directory, eventually};
+
+/// The key of every node that a test starts.
+pub const API_KEY: &str = "the-key-of-the-tests";
+
+/// The lines that a process has printed so far.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// The command `tidegate` with nothing in its environment that could set anything, in a directory of its own.
+pub fn command(directory: &Directory) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.env_clear().current_dir(&directory.0).stdin(Stdio::null());
+    command
+}
+
+/// How a node is to be started: with `--dev`, on free ports.
+pub struct Setup {
+    arguments: Vec<String>,
+    settings: String,
+    directory: Directory,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        let setup = Self { arguments: vec!["--dev".into()], settings: String::new(), directory: Directory::new() };
+        setup.with(&["--api-key", API_KEY, "--shards", "2"])
+    }
+
+    /// With further arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// With this Redis.
+    pub fn redis(self, url: &str) -> Self {
+        self.with(&["--redis", url])
+    }
+
+    /// With further settings, as TOML.
+    pub fn settings(mut self, toml: &str) -> Self {
+        self.settings.push_str(toml);
+        self
+    }
+
+    /// The node's directory, for files that its settings name.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Starts the node on free ports, and waits until it is ready.
+    pub fn start(self) -> Node {
+        self.start_at(["127.0.0.1:0"; 3])
+    }
+
+    /// Starts the node: where it listens for HTTP, raw TCP, operators.
+    pub fn start_at(self, listen: [&str; 3]) -> Node {
+        let Self { arguments, settings, directory } = self;
+        let file = directory.write("settings.toml", &settings);
+        let flags = ["--listen", listen[0], "--tcp-listen", listen[1], "--operator-listen", listen[2]];
+        let mut child = command(&directory)
+            .arg("--config")
+            .arg(file)
+            .args(&arguments)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::default();
+        collect(child.stdout.take().unwrap(), &log);
+        collect(child.stderr.take().unwrap(), &log);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Node { child, log, http: nowhere, tcp: nowhere, operator: nowhere, directory };
+        let started = eventually("the node has started", || {
+            let ended = node.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the node has ended: {ended:?}");
+            node.logged("started")
+        });
+        let address = |name: &str| started[name].as_str().and_then(|text| text.parse().ok());
+        node.http = address("http").unwrap_or_else(|| panic!("no address in {started}"));
+        node.tcp = address("tcp").unwrap_or_else(|| panic!("no address in {started}"));
+        node.operator = address("operators").unwrap_or_else(|| panic!("no address in {started}"));
+        eventually("the node is ready", || {
+            let (status, report) = node.ready();
+            (status == 200 && report["status"] == "ok").then_some(())
+        });
+        node
+    }
+}
+
+fn collect(from: impl Read + Send + 'static, lines: &Lines) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines() {
+            let Ok(line) = line else { return };
+            lines.lock().unwrap().push(line);
+        }
+    });
+}
+
+/// A running node. Ends with the value; its log is shown where the test has failed.
+pub struct Node {
+    child: Child,
+    log: Lines,
+    /// Where clients connect over HTTP.
+    pub http: SocketAddr,
+    /// Where clients connect over raw TCP.
+    pub tcp: SocketAddr,
+    /// The operators' port.
+    pub operator: SocketAddr,
+    /// Where it runs.
+    pub directory: Directory,
+}
+
+impl Node {
+    /// What it has printed so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The first entry of its log with this message.
+    pub fn logged(&self, message: &str) -> Option<Value> {
+        let lines = self.log.lock().unwrap();
+        let mut entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.find(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message)))
+    }
+
+    /// Asks whether it is ready: status and report.
+    pub fn ready(&self) -> (u16, Value) {
+        let Answer { status, body, .. } = get(self.operator, "/health/ready");
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Waits until one of the checks of readiness has this status, and gives the answer's status and the check's words.
+    pub fn wait_for_check(&self, limit: Duration, name: &str, status: &str) -> (u16, String) {
+        super::within(limit, &format!("the check {name} says {status}"), || {
+            let (http, report) = self.ready();
+            let check = report["checks"].as_array()?.iter().find(|check| check["name"] == name)?.clone();
+            (check["status"] == status).then(|| (http, check["detail"].as_str().unwrap_or_default().to_owned()))
+        })
+    }
+
+    /// The metrics now.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::read(self.operator)
+    }
+
+    /// Calls the server API with the key.
+    pub fn api(&self, method: &str, body: &str) -> Value {
+        let answer = self.api_with(method, body, Some(API_KEY));
+        assert_eq!(answer.status, 200, "{method} {body:.200}: {}", String::from_utf8_lossy(&answer.body));
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Calls the server API with any key or none.
+    pub fn api_with(&self, method: &str, body: &str, key: Option<&str>) -> Answer {
+        let header = key.map(|key| ("X-API-Key", key));
+        post(self.http, &format!("/api/{method}"), header.as_slice(), body.as_bytes())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        super::within(limit, "the node has ended", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(100);
+            eprintln!("the log of the node on {}:\n{}", self.http, log[from..].join("\n"));
+        }
+    }
+}
