@@ -272,7 +272,7 @@ impl Node {
             tracing::warn!("not everything has ended within shutdown.timeout; the process ends all the same");
         }
         self.stop_tasks.send_replace(true);
-        tracing::info!(took = ?began.elapsed(), "stopped");
+        tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
     }
 
     /// Ends the listeners, the shards and the broker.

@@ -59,11 +59,13 @@ pub struct Client {
     last_id: u32,
 }
 
-/// A socket to the node, with a small receive buffer where one is given.
+/// A socket to the node, with a receive buffer of this size where one is given.
 fn open(address: SocketAddr, buffer: Option<usize>) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     if let Some(bytes) = buffer {
         socket.set_recv_buffer_size(bytes).unwrap();
+        // Segments as on a real network: with those of loopback (64 KB) the kernel gives the sender megabytes.
+        socket.set_tcp_mss(1400).unwrap();
     }
     socket.connect(&address.into()).unwrap();
     let stream = TcpStream::from(socket);
