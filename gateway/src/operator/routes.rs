@@ -30,6 +30,9 @@ pub struct Paths {
     pub health: Option<String>,
 }
 
+/// What a probe asks.
+type Question = fn(&HealthSources) -> Report;
+
 /// The port's routes. It has no key: it belongs on an address that only operators reach.
 pub fn router(operator: Arc<Operator>, paths: &Paths) -> Router {
     let mut router = Router::new();
@@ -39,7 +42,7 @@ pub fn router(operator: Arc<Operator>, paths: &Paths) -> Router {
         served.push(path.clone());
     }
     if let Some(prefix) = &paths.health {
-        let questions: [(&str, fn(&HealthSources) -> Report); 3] =
+        let questions: [(&str, Question); 3] =
             [("live", HealthSources::live), ("ready", HealthSources::ready), ("startup", HealthSources::startup)];
         for (name, ask) in questions {
             let path = format!("{prefix}/{name}");
