@@ -30,7 +30,7 @@ pub struct Paths {
     pub health: Option<String>,
 }
 
-/// A question that a probe asks.
+/// What a probe asks.
 type Question = fn(&HealthSources) -> Report;
 
 /// The port's routes. It has no key: it belongs on an address that only operators reach.

@@ -34,8 +34,13 @@ pub struct Setup {
 
 impl Setup {
     pub fn new() -> Self {
+        Self::without_key().with(&["--api-key", API_KEY])
+    }
+
+    /// With the key that `--dev` makes up.
+    pub fn without_key() -> Self {
         let setup = Self { arguments: vec!["--dev".into()], settings: String::new(), directory: Directory::new() };
-        setup.with(&["--api-key", API_KEY, "--shards", "2"])
+        setup.with(&["--shards", "2"])
     }
 
     /// With further arguments.
