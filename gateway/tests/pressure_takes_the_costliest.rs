@@ -1,14 +1,16 @@
 //! Memory pressure through the real program: the memory in use is injected (`memory.usage_file`), the rest is real.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support_process;
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use support_process::client::{Client, Received, Wire, try_upgrade};
 use support_process::node::{Node, Setup};
 use support_process::redis::Redis;
-use support_process::{DEADLINE, eventually, within};
+use support_process::{eventually, within};
 
 /// The limit of the tests, and its hundredth part.
 const LIMIT: u64 = 200_000_000;
@@ -75,7 +77,14 @@ fn a_file_that_holds_no_number_changes_nothing_and_is_named_in_the_log() {
     node.wait_for_check(SOON, "memory", "failed");
 }
 
-/// Stops the publisher when it goes.
+const STALLED: usize = 500;
+const HEALTHY: usize = 100;
+/// The messages of the flood, 2 KB each: less than the megabyte at which a session is closed with 3008.
+const FLOOD: u64 = 300;
+/// Evicting stops once so many are gone; the rest is the time that the test has to say so.
+const ENOUGH: u64 = 300;
+
+/// Sets its flag when it goes, so that a test which fails ends as well.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -84,17 +93,54 @@ impl Drop for Ending<'_> {
     }
 }
 
+/// Reads everything up to the word "end" on its own channel, which must be without a gap. Answers how many other
+/// messages there were, and the client.
+fn follow(mut client: Client, own: &str, got: &AtomicU64) -> (u64, Client) {
+    let (mut next, mut others) = (0_u64, 0);
+    loop {
+        let (channel, publication) = client.publication();
+        if channel != own {
+            others += 1;
+        } else if publication.data == "\"end\"" {
+            return (others, client);
+        } else {
+            assert_eq!(publication.data, next.to_string(), "a gap on {own}");
+            next += 1;
+            got.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// How a reader that did not read has fared.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It was told to come back.
+    Told,
+    /// Its connection was cut off: it had not read its close frame within the time that there is for it.
+    CutOff,
+    /// It was left alone, and has the whole flood.
+    Left,
+}
+
+fn fate(client: &mut Client) -> Fate {
+    for _ in 0..FLOOD {
+        match client.receive() {
+            Received::Reply(reply) => assert_eq!(reply.push.expect("a push").channel, "flood"),
+            Received::Closed(code, _) => {
+                assert_eq!(code, 3011);
+                return Fate::Told;
+            }
+            Received::Ended => return Fate::CutOff,
+        }
+    }
+    Fate::Left
+}
+
 #[test]
 fn stalled_readers_are_evicted_before_any_healthy_session_and_the_healthy_lose_nothing() {
-    const STALLED: usize = 500;
-    const HEALTHY: usize = 100;
-    /// The messages of the flood, 2 KB each: less than the megabyte at which a session is closed with 3008.
-    const FLOOD: u64 = 300;
-    /// Evicting stops once so many are gone; the rest is the time that the test has to say so.
-    const ENOUGH: u64 = 300;
     let redis = Redis::start();
     let node = start(Setup::new().redis(&redis.url()), 50);
-
+    let evicted = || node.metrics().sum("tidegate_evicted_sessions_total", &[]);
     let mut stalled: Vec<Client> = (0..STALLED)
         .map(|n| {
             let mut client = Client::connect_with(&node, Wire::ALL[n % 3], Some(SMALL));
@@ -102,14 +148,11 @@ fn stalled_readers_are_evicted_before_any_healthy_session_and_the_healthy_lose_n
             client
         })
         .collect();
-    let stop = AtomicBool::new(false);
-    let payload = format!("\"{}\"", "x".repeat(2000));
     // Healthy sessions with a channel each; every tenth of them has the flood as well.
     let channels: Vec<String> = (0..HEALTHY).map(|n| format!("own-{n}")).collect();
-    let last = std::sync::OnceLock::new();
+    let (over, got) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        // Also where the test fails, so that it ends.
-        let ending = Ending(&stop);
+        let ending = Ending(&over);
         let mut healthy = Vec::new();
         for (n, own) in channels.iter().enumerate() {
             let mut client = Client::connect(&node, Wire::ALL[n % 3]);
@@ -117,62 +160,43 @@ fn stalled_readers_are_evicted_before_any_healthy_session_and_the_healthy_lose_n
             if n % 10 == 0 {
                 client.subscribe("flood");
             }
-            let last = &last;
-            healthy.push(scope.spawn(move || {
-                let (mut seen, mut flooded) = (0, if n % 10 == 0 { 0 } else { FLOOD });
-                loop {
-                    let is_last = last.get().is_some_and(|last: &u64| seen > *last);
-                    if is_last && flooded == FLOOD {
-                        return client;
-                    }
-                    let (channel, publication) = client.publication();
-                    if channel == *own {
-                        assert_eq!(publication.data, seen.to_string(), "a gap on {own}");
-                        seen += 1;
-                    } else {
-                        flooded += 1;
-                    }
-                }
-            }));
+            let got = &got;
+            healthy.push(scope.spawn(move || follow(client, own, got)));
         }
 
         let mut backend = redis.client();
+        let payload = format!("\"{}\"", "x".repeat(2000));
         for _ in 0..FLOOD / 10 {
             backend.publish_all((0..10).map(|_| ("flood", payload.as_bytes())));
         }
-        // 300 times 2 KB, less what the kernel has taken.
+        // 300 times 2 KB each, less what the kernel has taken.
         eventually("the stalled readers are behind", || {
             let waiting = node.metrics().sum("tidegate_queue_bytes", &[]);
             (waiting > STALLED as u64 * 200_000).then_some(())
         });
-        let before = node.metrics();
-        assert_eq!(before.sum("tidegate_evicted_sessions_total", &[]), 0);
-
+        assert_eq!(evicted(), 0);
         let publisher = scope.spawn(|| {
             let mut backend = redis.client();
-            let mut sent = 0_u64;
-            // One more when everything is over, so that the readers see the end.
-            loop {
-                let ending = stop.load(SeqCst);
-                let data = sent.to_string();
-                if ending {
-                    last.set(sent).unwrap();
-                }
+            let mut publish = |data: &str| {
                 backend.publish_all(channels.iter().map(|channel| (channel.as_str(), data.as_bytes())));
-                if ending {
-                    return sent;
-                }
+            };
+            let mut sent = 0;
+            while !over.load(SeqCst) {
+                publish(&sent.to_string());
                 sent += 1;
-                std::thread::sleep(Duration::from_millis(5));
+                // Each of the healthy has it before the next one goes out.
+                eventually("all have it", || (got.load(SeqCst) == sent * HEALTHY as u64).then_some(()));
             }
+            publish("\"end\"");
+            sent
         });
 
         use_memory(&node, 86);
         let (status, detail) = node.wait_for_check(SOON, "memory", "failed");
-        assert!(status == 503 && detail.contains("(86 %): new connections are refused, the costliest sessions closed"));
+        assert_eq!(status, 503);
+        assert!(detail.contains("(86 %): new connections are refused, the costliest sessions closed"), "{detail}");
         assert_eq!(node.metrics().sum("tidegate_memory_pressure_level", &[]), 2);
-        let evicted = || node.metrics().sum("tidegate_evicted_sessions_total", &[]);
-        within(DEADLINE, "the stalled readers are evicted", || (evicted() >= ENOUGH).then_some(()));
+        eventually("the stalled readers are evicted", || (evicted() >= ENOUGH).then_some(()));
         use_memory(&node, 79);
         node.wait_for_check(SOON, "memory", "ok");
         let gone = evicted();
@@ -181,49 +205,29 @@ fn stalled_readers_are_evicted_before_any_healthy_session_and_the_healthy_lose_n
         drop(ending);
         let sent = publisher.join().unwrap();
         assert!(sent > 10, "the healthy sessions were tried {sent} times");
-        // Each of the healthy has had every message, and still has its connection.
-        for client in healthy {
-            let mut client = client.join().unwrap();
+        for (n, reader) in healthy.into_iter().enumerate() {
+            let (others, mut client) = reader.join().unwrap();
+            assert_eq!(others, if n % 10 == 0 { FLOOD } else { 0 });
             client.subscribe("afterwards");
         }
-
-        // Those who were evicted are told so, with a code after which SDKs come back. The close frame of some is not
-        // read within the time that there is for it.
-        let (mut told, mut cut_off, mut left) = (0, 0, 0);
-        for client in &mut stalled {
-            let mut flooded = 0;
-            while flooded < FLOOD {
-                match client.receive() {
-                    Received::Closed(code, _) => {
-                        assert_eq!(code, 3011);
-                        told += 1;
-                        break;
-                    }
-                    Received::Ended => {
-                        cut_off += 1;
-                        break;
-                    }
-                    Received::Reply(reply) => {
-                        assert_eq!(reply.push.expect("a push").channel, "flood");
-                        flooded += 1;
-                    }
-                }
-            }
-            left += u64::from(flooded == FLOOD);
-        }
-        assert_eq!((told + cut_off, left), (gone, STALLED as u64 - gone));
-        assert!(told > 0, "none of {gone} was told");
-
-        let metrics = eventually("nothing waits any more", || {
-            let metrics = node.metrics();
-            (metrics.sum("tidegate_deliveries_pending", &[]) == 0).then_some(metrics)
-        });
-        metrics.assert_all_accounted_for();
-        assert_eq!(metrics.sum("tidegate_evicted_sessions_total", &[]), gone);
-        assert_eq!(metrics.sum("tidegate_disconnects_total", &["code=\"3011\""]), gone);
-        assert_eq!(metrics.sum("tidegate_disconnects_total", &[]), gone, "nobody was closed for another reason");
-        assert!(metrics.sum("tidegate_deliveries_dropped_total", &["reason=\"evicted\""]) > gone);
-        let line = node.logged("evicting sessions under memory pressure").expect("a line about the step");
-        assert!(line["sessions"].as_u64().is_some_and(|sessions| sessions > 0), "{line}");
+        let fates: Vec<Fate> = stalled.iter_mut().map(fate).collect();
+        let count = |fate| fates.iter().filter(|one| **one == fate).count() as u64;
+        assert_eq!(count(Fate::Left), STALLED as u64 - gone);
+        assert!(count(Fate::Told) > 0, "none of {gone} was told");
+        everything_is_counted(&node, gone);
     });
+}
+
+fn everything_is_counted(node: &Node, gone: u64) {
+    let metrics = eventually("nothing waits any more", || {
+        let metrics = node.metrics();
+        (metrics.sum("tidegate_deliveries_pending", &[]) == 0).then_some(metrics)
+    });
+    metrics.assert_all_accounted_for();
+    assert_eq!(metrics.sum("tidegate_evicted_sessions_total", &[]), gone);
+    assert_eq!(metrics.sum("tidegate_disconnects_total", &["code=\"3011\""]), gone);
+    assert_eq!(metrics.sum("tidegate_disconnects_total", &[]), gone, "somebody was closed for another reason");
+    assert!(metrics.sum("tidegate_deliveries_dropped_total", &["reason=\"evicted\""]) > gone);
+    let line = node.logged("evicting sessions under memory pressure").expect("a line about the step");
+    assert!(line["sessions"].as_u64().is_some_and(|sessions| sessions > 0), "{line}");
 }

@@ -1,5 +1,7 @@
 //! What a plain `PUBLISH` in Redis carries reaches every subscriber, on each wire, in order, through the real program.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support_process;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! While Redis is away sessions stay, and after it is back every channel works again without a client doing anything.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support_process;
 
 use std::time::{Duration, Instant};

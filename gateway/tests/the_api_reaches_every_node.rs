@@ -1,5 +1,7 @@
 //! The server API through the real program: what is published at one node reaches the clients of all.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support_process;
 
 use serde_json::{Value, json};

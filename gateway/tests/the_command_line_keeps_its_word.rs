@@ -1,5 +1,7 @@
 //! What `tidegate` prints can be copied and works; what cannot be done is said, and shows in the exit code.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support_process;
 
 use std::io::Write as _;

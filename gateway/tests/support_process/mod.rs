@@ -5,6 +5,7 @@
 //! - [`client`]: clients of the gateway on WebSocket (JSON, Protobuf) and raw TCP;
 //! - [`http`]: requests, and the page of metrics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "a test that fails shows the node's log")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod client;
@@ -27,6 +28,7 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// As [`eventually`], with a deadline that is part of the promise.
+#[allow(clippy::disallowed_methods, reason = "the condition is in another process: there is nothing to wait on")]
 pub fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
