@@ -73,7 +73,7 @@ fn a_second_sigterm_does_not_wait_for_the_drain() {
 
 #[test]
 fn a_stop_is_over_within_its_timeout_whoever_does_not_go() {
-    let mut node = Setup::new().settings("[shutdown]\ntimeout = \"2s\"\ndrain = \"1s\"\n").start();
+    let mut node = Setup::new().settings("[shutdown]\ntimeout = \"1500ms\"\ndrain = \"1s\"\n").start();
     // Neither reads nor closes.
     let _deaf = Wire::ALL.map(|wire| Client::connect(&node, wire).into_stream());
     let _half_a_request = {
@@ -82,10 +82,10 @@ fn a_stop_is_over_within_its_timeout_whoever_does_not_go() {
         stream
     };
     node.signal(Signal::TERM);
-    assert_eq!(node.wait(Duration::from_secs(2) + MARGIN).code(), Some(0));
+    assert_eq!(node.wait(Duration::from_millis(1500) + MARGIN).code(), Some(0));
     let stopped = node.logged("stopped").expect("a line about the end");
     let took_ms = stopped["took_ms"].as_u64().unwrap();
-    assert!((1000..2250).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 2 s");
+    assert!((1000..1750).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 1.5 s");
     assert!(node.logged("connections are dropped").is_some());
 }
 
