@@ -1,5 +1,7 @@
 //! Commands take effect in order and are answered as the protocol says, on every wire.
 
+use std::time::Duration;
+
 use tidegate::config::{Config, Namespace};
 use tidegate::shard::stats::Wire;
 use tidegate_protocol::code::DisconnectCode;
@@ -20,7 +22,7 @@ fn namespaces(config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connect_is_answered_with_an_id_of_its_own_and_the_ping_interval() {
-    let node = TestNode::ordinary().await;
+    let node = TestNode::start(|config| config.client.ping_interval = Duration::from_secs(25)).await;
     let mut ids = std::collections::HashSet::new();
     for wire in Wire::ALL.into_iter().chain(Wire::ALL) {
         let mut client = Client::open(&node, wire).await;

@@ -1,21 +1,20 @@
 //! Every subscriber gets every message of its channel, once and in order, and every delivery is accounted for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use tidegate::hub::fanout::QUANTUM;
 use tidegate::shard::stats::{Dropped, Wire};
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Incoming, unsubscribe};
-use crate::support::{TestNode, within};
+use crate::support::{TestNode, eventually, within};
 
-/// Opens `count` sessions on a channel, over all wires in turn.
+/// Opens `count` sessions on a channel, over all wires in turn, up to 16 at once.
 async fn subscribers(node: &TestNode, count: usize, channel: &str) -> Vec<Client> {
-    let mut clients = Vec::with_capacity(count);
-    for at in 0..count {
-        clients.push(Client::subscribed(node, Wire::ALL[at % 3], channel).await);
-    }
-    clients
+    let wires = Wire::ALL.into_iter().cycle().take(count);
+    stream::iter(wires).map(|wire| Client::subscribed(node, wire, channel)).buffer_unordered(16).collect().await
 }
 
 /// Reads the numbers from `first` to `last` from a channel, each once and in order, and nothing else.
@@ -107,30 +106,36 @@ async fn text_reaches_json_as_a_string_and_binary_only_protobuf() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flooded_channel_of_three_thousand_does_not_starve_a_small_one() {
     const SESSIONS: usize = 3000;
-    const FLOOD: u64 = 300;
     // One shard: the two channels share everything.
     let node = TestNode::start(|config| config.shards = 1).await;
-    // The first subscriber is the last one that a round comes to.
-    let mut witness = Client::subscribed(&node, Wire::WebSocketJson, "large").await;
-    witness.subscribe("small").await;
     let clients = subscribers(&node, SESSIONS, "large").await;
+    let mut small = Client::subscribed(&node, Wire::WebSocketJson, "small").await;
+    let arrived = AtomicBool::new(false);
 
-    // The small channel's message comes behind the whole flood, all of it at once.
-    let flood = (1..=FLOOD).map(|number| node.publish_at_once("large", number.to_string()));
-    let answers: Vec<_> = flood.chain([node.publish_at_once("small", "1".to_owned())]).collect();
-    let watch = async {
-        let mut channels = Vec::new();
-        while channels.len() < answers.len() {
-            channels.push(witness.next_reply().await.push.expect("a push").channel);
+    // The large channel is never done as long as the small one's message has not arrived.
+    let flood = async {
+        let mut published = 0;
+        while !arrived.load(Ordering::Relaxed) {
+            let offered = || node.count(|shard| shard.offered.get()) / SESSIONS as u64;
+            eventually("the flood goes on", offered, |offered| *offered + 4 > published).await;
+            published += 1;
+            node.publish("large", published.to_string()).await;
+            if published == 20 {
+                node.publish("small", "1").await;
+            }
         }
-        let place = channels.iter().position(|channel| channel == "small").expect("the small channel's message");
-        assert!(place < channels.len() - 1, "it waited for all of the large channel's messages");
-        witness
+        published
     };
-    let (witness, clients) = tokio::join!(watch, all_count(clients, "large", 1, FLOOD));
+    let watch = async {
+        counts(&mut small, "small", 1, 1).await;
+        arrived.store(true, Ordering::Relaxed);
+    };
+    let (published, ()) = tokio::join!(flood, watch);
+    assert!(published < 100, "{published} messages of the large channel went before it");
+    let clients = all_count(clients, "large", 1, published).await;
     node.settled().await;
-    assert_eq!(node.count(|shard| shard.delivered.get()), (SESSIONS as u64 + 1) * FLOOD + 1);
-    node.end((witness, clients, answers)).await;
+    assert_eq!(node.count(|shard| shard.delivered.get()), SESSIONS as u64 * published + 1);
+    node.end((small, clients)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,20 +211,22 @@ async fn who_joins_in_the_middle_gets_everything_from_then_on() {
     node.end((old, new)).await;
 }
 
-/// Has 50 sessions receive 400 messages; answers the number of write calls.
+/// Has 51 sessions receive 200 messages, each in a turn of its own; answers the number of write calls.
 async fn writes_with(flush_interval: Duration) -> u64 {
+    const SESSIONS: u64 = 51;
+    const MESSAGES: u64 = 200;
     let node = TestNode::start(|config| config.websocket.flush_interval = flush_interval).await;
-    let clients = subscribers(&node, 51, "news").await;
+    let clients = subscribers(&node, SESSIONS as usize, "news").await;
     let before = node.count(|shard| shard.writes.get());
-    let (clients, ()) = tokio::join!(all_count(clients, "news", 1, 400), async {
-        let mut pace = tokio::time::interval(Duration::from_millis(1));
-        for number in 1..=400 {
-            pace.tick().await;
-            node.publish("news", u64::to_string(&number)).await;
+    let (clients, ()) = tokio::join!(all_count(clients, "news", 1, MESSAGES), async {
+        let offered = || node.count(|shard| shard.offered.get());
+        for number in 1..=MESSAGES {
+            node.publish("news", number.to_string()).await;
+            eventually("its turn has come", offered, |offered| *offered == number * SESSIONS).await;
         }
     });
     node.settled().await;
-    assert_eq!(node.count(|shard| shard.delivered.get()), 51 * 400);
+    assert_eq!(node.count(|shard| shard.delivered.get()), SESSIONS * MESSAGES);
     let writes = node.count(|shard| shard.writes.get()) - before;
     node.end(clients).await;
     writes
@@ -228,6 +235,6 @@ async fn writes_with(flush_interval: Duration) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_interval_saves_writes_and_loses_nothing() {
     let at_once = writes_with(Duration::ZERO).await;
-    let collected = writes_with(Duration::from_millis(50)).await;
+    let collected = writes_with(Duration::from_millis(100)).await;
     assert!(collected * 2 < at_once, "{collected} writes with the interval, {at_once} without");
 }

@@ -17,6 +17,7 @@ mod commands;
 mod fan_out;
 mod heartbeat;
 mod leaving;
+mod process;
 mod slow_reader;
 mod stopping;
 mod upgrade;

@@ -72,6 +72,8 @@ impl TestNode {
         config.channel.without_namespace = open();
         config.http_api.key = API_KEY.to_owned();
         config.shutdown.drain = Duration::ZERO;
+        // On a busy machine a test may outlast the usual interval; those that want pings say so.
+        config.client.ping_interval = Duration::from_secs(600);
         // The machine's memory is no business of these tests.
         config.memory.limit = 1 << 50;
         change(&mut config);
