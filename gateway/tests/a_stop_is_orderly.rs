@@ -13,7 +13,9 @@ use rustix::process::Signal;
 use support_process::client::{Client, Wire, try_upgrade};
 use support_process::http::get;
 use support_process::node::{API_KEY, Setup};
+use support_process::redis::Redis;
 use support_process::{eventually, within};
+use tidegate_protocol::message::{Command, PublishRequest};
 
 /// What a busy machine may add to a time that is promised.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -87,6 +89,26 @@ fn a_stop_is_over_within_its_timeout_whoever_does_not_go() {
     let took_ms = stopped["took_ms"].as_u64().unwrap();
     assert!((1000..1750).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 1.5 s");
     assert!(node.logged("connections are dropped").is_some());
+}
+
+#[test]
+fn a_stop_is_over_within_its_timeout_also_while_redis_hangs() {
+    let redis = Redis::start();
+    let settings = "[shutdown]\ntimeout = \"3s\"\ndrain = \"1s\"\n[engine.redis]\nio_timeout = \"20s\"\n";
+    let mut node = Setup::new().redis(&redis.url()).settings(settings).start();
+    let mut client = Client::connect(&node, Wire::Json);
+    client.subscribe("news");
+    redis.freeze();
+    // Waits for its answer while the node stops.
+    client.send(Command {
+        publish: Some(PublishRequest { channel: "a".into(), ..PublishRequest::default() }),
+        ..Command::default()
+    });
+    node.signal(Signal::TERM);
+    assert_eq!(client.closed().0, 3001);
+    assert_eq!(node.wait(Duration::from_secs(3) + MARGIN).code(), Some(0));
+    let took_ms = node.logged("stopped").expect("a line about the end")["took_ms"].as_u64().unwrap();
+    assert!((1000..3250).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 3 s");
 }
 
 #[test]

@@ -91,6 +91,8 @@ fn a_restart_of_redis_costs_no_session_and_every_channel_works_again() {
     let asked = Instant::now();
     assert_eq!(client.try_subscribe("later"), Err(100));
     assert!(asked.elapsed() < SDK_TIMEOUT, "the SDK has given up: {:?}", asked.elapsed());
+    assert_eq!(client.try_publish("all", b"0"), Err(100));
+    assert_eq!(outage.node.api("publish", r#"{"channel":"all","data":0}"#)["error"]["code"], 100);
     outage.no_client_has_noticed();
     let mut newcomer = Client::connect(&outage.node, Wire::Json);
 
@@ -118,6 +120,22 @@ fn a_subscriber_connection_that_redis_kills_is_made_anew_and_every_channel_works
     outage.no_client_has_noticed();
     outage.every_channel_works();
     outage.the_gap_is_known(1);
+}
+
+#[test]
+fn a_node_that_starts_before_its_redis_works_as_soon_as_that_is_there() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let node = Setup::new().redis(&redis.url()).start_anyhow();
+    let (status, detail) = node.wait_for_check(DEADLINE, "broker", "degraded");
+    assert_eq!(status, 200, "{detail}");
+    let mut client = Client::connect(&node, Wire::Protobuf);
+    redis.restart();
+    node.wait_for_check(DEADLINE, "broker", "ok");
+    client.subscribe("all");
+    assert_eq!(redis.client().publish("all", b"1"), 1);
+    client.expect("all", b"1");
+    assert_eq!(node.metrics().sum("tidegate_broker_gaps_total", &[]), 0, "nobody can have missed anything");
 }
 
 #[test]

@@ -44,7 +44,9 @@ fn dev_prints_where_it_listens_its_key_and_three_commands() {
     let page = get(node.http, "/");
     assert!(page.status == 200 && page.head.contains("text/html"), "{}", page.head);
     let connect = printed(&node, "connect");
-    assert!(connect.contains(&format!("ws://{}/connection/websocket", node.http)), "{connect}");
+    // Without pings of WebSocket's own it would be closed for want of a pong while somebody looks on.
+    let address = format!("'ws://{}/connection/websocket?cf_ws_frame_ping_pong=true'", node.http);
+    assert!(connect.starts_with("npx --yes wscat ") && connect.contains(&address), "{connect}");
 }
 
 #[test]

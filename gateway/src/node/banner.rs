@@ -39,10 +39,11 @@ pub fn text(config: &Config, node: &Node) -> String {
         let _ = writeln!(text, "  {what:<12} {command}");
     };
     step("see", &format!("http://{http}/"));
+    // wscat does not speak the client protocol, and its pings least of all: it is pinged by WebSocket's own frames.
     step(
         "connect",
         &format!(
-            r#"npx --yes wscat -c ws://{http}{} -x $'{{"id":1,"connect":{{}}}}\n{{"id":2,"subscribe":{{"channel":"news"}}}}' -w 60"#,
+            r#"npx --yes wscat -c 'ws://{http}{}?cf_ws_frame_ping_pong=true' -x $'{{"id":1,"connect":{{}}}}\n{{"id":2,"subscribe":{{"channel":"news"}}}}' -w 60"#,
             config.websocket.handler_prefix
         ),
     );

@@ -188,10 +188,15 @@ impl Client {
     }
 
     pub fn publish(&mut self, channel: &str, data: &'static [u8]) {
+        assert_eq!(self.try_publish(channel, data), Ok(()), "{channel}");
+    }
+
+    /// Publishes, or gives the error's code.
+    pub fn try_publish(&mut self, channel: &str, data: &'static [u8]) -> Result<(), u32> {
         let publish =
             PublishRequest { channel: channel.into(), data: Bytes::from_static(data), ..PublishRequest::default() };
         let reply = self.call(Command { publish: Some(publish), ..Command::default() });
-        assert_eq!(reply.error, None);
+        reply.error.map_or(Ok(()), |error| Err(error.code))
     }
 
     /// The next publication, with its channel.

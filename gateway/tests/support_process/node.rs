@@ -15,6 +15,9 @@ use super::{Directory, eventually};
 /// The key of every node that a test starts.
 pub const API_KEY: &str = "the-key-of-the-tests";
 
+/// Free ports of loopback.
+const ANYWHERE: [&str; 3] = ["127.0.0.1:0"; 3];
+
 /// The lines that a process has printed so far.
 type Lines = Arc<Mutex<Vec<String>>>;
 
@@ -65,13 +68,27 @@ impl Setup {
         &self.directory
     }
 
-    /// Starts the node on free ports, and waits until it is ready.
+    /// Starts the node on free ports, and waits until all is well.
     pub fn start(self) -> Node {
-        self.start_at(["127.0.0.1:0"; 3])
+        self.start_at(ANYWHERE)
     }
 
     /// Starts the node: where it listens for HTTP, raw TCP, operators.
     pub fn start_at(self, listen: [&str; 3]) -> Node {
+        let node = self.launch(listen);
+        eventually("the node is ready, and nothing is wrong", || {
+            let (status, report) = node.ready();
+            (status == 200 && report["status"] == "ok").then_some(())
+        });
+        node
+    }
+
+    /// Starts the node on free ports, in whatever state it then is.
+    pub fn start_anyhow(self) -> Node {
+        self.launch(ANYWHERE)
+    }
+
+    fn launch(self, listen: [&str; 3]) -> Node {
         let Self { arguments, settings, directory } = self;
         let file = directory.write("settings.toml", &settings);
         let flags = ["--listen", listen[0], "--tcp-listen", listen[1], "--operator-listen", listen[2]];
@@ -98,10 +115,6 @@ impl Setup {
         node.http = address("http").unwrap_or_else(|| panic!("no address in {started}"));
         node.tcp = address("tcp").unwrap_or_else(|| panic!("no address in {started}"));
         node.operator = address("operators").unwrap_or_else(|| panic!("no address in {started}"));
-        eventually("the node is ready", || {
-            let (status, report) = node.ready();
-            (status == 200 && report["status"] == "ok").then_some(())
-        });
         node
     }
 }
