@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidegate::cli::{Cli, Command};
 use tidegate::config::{Loaded, load, print};
-use tidegate::node::{Node, StartError, banner};
+use tidegate::node::{Node, NodeError, banner};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 /// Runs the node until a signal ends it.
 #[tokio::main(worker_threads = 2)]
-async fn run(loaded: &Loaded) -> Result<(), StartError> {
+async fn run(loaded: &Loaded) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -73,6 +73,7 @@ async fn run(loaded: &Loaded) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = node.failed() => return Err(NodeError::ShardFailed),
             _ = hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; restart to change settings"),
         }
     }

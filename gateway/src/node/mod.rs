@@ -34,7 +34,7 @@ use crate::operator::{self, Lifecycle};
 use crate::pressure::PressureStats;
 use crate::shard::HandOff;
 use crate::shard::inbox::{Inbox, Message};
-use crate::shard::reactor::{self, Reactor, Stop};
+use crate::shard::reactor::{self, Reactor};
 use crate::shard::stats::ShardStats;
 use view::View;
 
@@ -52,9 +52,9 @@ const OPERATOR_CONNECTIONS: usize = 64;
 /// twentieth part of the whole where that is less.
 const REST: Duration = Duration::from_millis(500);
 
-/// Why a node does not start.
+/// Why a node does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum NodeError {
     /// The system does not give what the node needs.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -64,6 +64,9 @@ pub enum StartError {
     /// Something else in the configuration cannot be used.
     #[error("{0}")]
     Config(String),
+    /// A shard has failed; the log says how.
+    #[error("a shard has failed: the node cannot go on")]
+    ShardFailed,
 }
 
 /// The broker of a node.
@@ -92,7 +95,8 @@ pub struct Node {
     shards: Arc<[Arc<ShardStats>]>,
     threads: Vec<JoinHandle<()>>,
     engine: Engine,
-    stop_shards: watch::Sender<Stop>,
+    has_failed: watch::Receiver<bool>,
+    stop_shards: watch::Sender<bool>,
     /// Ends the tasks of the clients' port: no further request on a connection that is kept alive.
     stop_http: watch::Sender<bool>,
     /// Ends the others, the operators' port among them: it answers until the end.
@@ -105,7 +109,7 @@ impl Node {
     ///
     /// # Errors
     /// What the configuration asks for and cannot be had.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let start = Instant::now();
         let start_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         // Before anything else runs, so that a port that is taken costs nothing.
@@ -128,9 +132,10 @@ impl Node {
         let lifecycle = Arc::new(Lifecycle::default());
         let (stop_tasks, stopped) = watch::channel(false);
         let (stop_http, http_stopped) = watch::channel(false);
-        let (stop_shards, shard_stop) = watch::channel(Stop::No);
+        let (stop_shards, shard_stop) = watch::channel(false);
         let (http, hand_offs) = mpsc::channel::<HandOff<TcpStream>>(HAND_OFFS);
 
+        let (failed, has_failed) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
         for (id, (inbox, stats)) in inboxes.iter().zip(shards.iter()).enumerate() {
             let reactor = Reactor {
@@ -142,10 +147,17 @@ impl Node {
                 runtime: tokio::runtime::Handle::current(),
                 stop: shard_stop.clone(),
             };
+            let failed = failed.clone();
             threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
-                if let Err(error) = reactor::run(reactor) {
-                    tracing::error!(shard = id, %error, "a shard has ended");
+                // A panic is a fault of ours. Its sessions cannot be served any more, and the shard's
+                // state is not looked at again.
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reactor::run(reactor)));
+                match ended {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => tracing::error!(shard = id, %error, "a shard has failed"),
+                    Err(_) => tracing::error!(shard = id, "a shard has panicked"),
                 }
+                failed.send_replace(true);
             })?);
         }
 
@@ -208,6 +220,7 @@ impl Node {
             shards,
             threads,
             engine,
+            has_failed,
             stop_shards,
             stop_http,
             stop_tasks,
@@ -233,6 +246,16 @@ impl Node {
     /// The broker.
     pub fn broker(&self) -> Arc<dyn Broker> {
         self.engine.broker()
+    }
+
+    /// Waits until a shard has failed. Its sessions are lost then, and the node should end, so that
+    /// whatever watches over it starts another one.
+    pub async fn failed(&self) {
+        let mut failed = self.has_failed.clone();
+        if failed.wait_for(|failed| *failed).await.is_err() {
+            // Every shard has ended in good order.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What the shards count.
@@ -281,7 +304,7 @@ impl Node {
         if let Some(tcp) = &mut self.tcp {
             tcp.stop();
         }
-        self.stop_shards.send_replace(Stop::Now);
+        self.stop_shards.send_replace(true);
         for inbox in self.inboxes.iter() {
             inbox.send(Message::Inspect(Box::new(|_| {}))); // wakes it
         }
@@ -301,7 +324,7 @@ impl Node {
     }
 }
 
-fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, StartError> {
+fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, NodeError> {
     let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
     Ok(match config.engine.kind {
         EngineType::Memory => Engine::Embedded(Arc::new(EmbeddedBroker::new(inboxes))),

@@ -9,7 +9,7 @@ use tidegate_broadcaster::interest::MAX_SHARDS;
 use tidegate_broadcaster::redis::RedisSettings;
 use tidegate_protocol::limits::Limits;
 
-use super::StartError;
+use super::NodeError;
 use crate::admission::{Admission, Caps};
 use crate::config::Config;
 use crate::http::site::check_prefix;
@@ -42,12 +42,12 @@ pub fn shards(config: &Config) -> usize {
 ///
 /// # Errors
 /// Where not even a few descriptors are to be had.
-pub fn caps(config: &Config) -> Result<Caps, StartError> {
+pub fn caps(config: &Config) -> Result<Caps, NodeError> {
     let descriptors = raise_descriptor_limit();
     let possible = descriptors.saturating_sub(OTHER_DESCRIPTORS);
     if possible == 0 {
         let message = format!("{descriptors} file descriptors are too few; raise the limit (ulimit -n, LimitNOFILE)");
-        return Err(StartError::Config(message));
+        return Err(NodeError::Config(message));
     }
     let client = &config.client;
     let wanted = if client.connection_limit == 0 { u64::MAX } else { client.connection_limit as u64 };
@@ -136,12 +136,12 @@ pub fn node_name(config: &Config) -> String {
 ///
 /// # Errors
 /// Where several addresses are given: one is what this version can use.
-pub fn redis(config: &Config) -> Result<RedisSettings, StartError> {
+pub fn redis(config: &Config) -> Result<RedisSettings, NodeError> {
     let redis = &config.engine.redis;
     let [address] = redis.address.as_slice() else {
         let count = redis.address.len();
         let message = format!("engine.redis.address has {count} addresses; give one (several, as shards, come later)");
-        return Err(StartError::Config(message));
+        return Err(NodeError::Config(message));
     };
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     Ok(RedisSettings {
@@ -160,10 +160,10 @@ pub fn redis(config: &Config) -> Result<RedisSettings, StartError> {
 ///
 /// # Errors
 /// A prefix that is no path.
-pub fn operator_paths(config: &Config) -> Result<Paths, StartError> {
+pub fn operator_paths(config: &Config) -> Result<Paths, NodeError> {
     let path = |key: &str, enabled: bool, path: &str| {
         let checked = check_prefix(path)
-            .map_err(|expected| StartError::Config(format!("{key} is {path:?}, which is not {expected}")));
+            .map_err(|expected| NodeError::Config(format!("{key} is {path:?}, which is not {expected}")));
         checked.map(|()| enabled.then(|| path.to_owned()))
     };
     let (metrics, health) = (&config.prometheus, &config.health);
@@ -183,7 +183,7 @@ pub fn monitor(
     inboxes: &Arc<[Arc<Inbox<TcpStream>>]>,
     shards: &Arc<[Arc<ShardStats>]>,
     stats: &Arc<PressureStats>,
-) -> Result<Monitor, StartError> {
+) -> Result<Monitor, NodeError> {
     let memory = &config.memory;
     let limit = match memory.limit {
         0 => system_limit()?,

@@ -10,7 +10,7 @@ use tidegate_protocol::code::ErrorCode;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::StartError;
+use super::NodeError;
 use super::view::View;
 use crate::admission::{AdmissionStats, RefusalReason};
 use crate::api::{self, Api, ApiError, ApiSettings, ApiStats, Auth, Idempotency, IdempotencySettings, NodeView};
@@ -36,13 +36,13 @@ pub(super) fn api(
     broker: &Arc<dyn Broker>,
     view: &Arc<View>,
     stats: &Arc<ApiStats>,
-) -> Result<Option<Router>, StartError> {
+) -> Result<Option<Router>, NodeError> {
     if config.http_api.disabled {
         return Ok(None);
     }
     let prefix = config.http_api.handler_prefix.trim_end_matches('/').to_owned();
     site::check_prefix(&prefix).map_err(|expected| {
-        StartError::Config(format!("http_api.handler_prefix is {prefix:?}, which is not {expected}"))
+        NodeError::Config(format!("http_api.handler_prefix is {prefix:?}, which is not {expected}"))
     })?;
     let rules = ChannelRules(config.channel.clone());
     let auth = if config.http_api.insecure { Auth::Insecure } else { Auth::keys([config.http_api.key.clone()]) };

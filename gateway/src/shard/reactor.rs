@@ -33,19 +33,8 @@ pub struct Reactor {
     pub http: mpsc::Sender<HandOff<TcpStream>>,
     /// Where answers of the broker are awaited.
     pub runtime: tokio::runtime::Handle,
-    /// `true`: the thread ends, as soon as no connection is left or at once (see [`Stop`]).
-    pub stop: watch::Receiver<Stop>,
-}
-
-/// How the thread is told to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// It goes on.
-    No,
-    /// It ends when no connection is left.
-    WhenEmpty,
-    /// It ends now.
-    Now,
+    /// `true`: the thread ends.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// Runs a shard until it is told to stop.
@@ -95,17 +84,15 @@ impl Reactor {
             shard.end(ended);
             self.stats.turns.add(1);
             self.stats.busy.add(ended.duration_since(began).as_nanos() as u64);
-            match self.told() {
-                Stop::Now => return Ok(()),
-                Stop::WhenEmpty if shard.is_empty() => return Ok(()),
-                Stop::No | Stop::WhenEmpty => {}
+            if self.is_told_to_stop() {
+                return Ok(());
             }
         }
     }
 
-    /// What the thread is told. Where nobody is left to tell it anything, it ends.
-    fn told(&self) -> Stop {
-        if self.stop.has_changed().is_err() { Stop::Now } else { *self.stop.borrow() }
+    /// Whether the thread is to end. Where nobody is left to tell it anything, it ends too.
+    fn is_told_to_stop(&self) -> bool {
+        self.stop.has_changed().is_err() || *self.stop.borrow()
     }
 
     /// Waits for a socket, the inbox, the next deadline or the end.
