@@ -49,7 +49,7 @@ impl Wire {
 /// What the reactor watches a socket for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Watch {
-    /// The kernel knows the socket, and tells at least of its end.
+    /// The kernel knows the socket, and tells at least when it breaks.
     pub known: bool,
     /// Input is wanted.
     pub input: bool,

@@ -21,11 +21,11 @@ const EVENTS: usize = 1024;
 pub(super) struct Ready {
     /// Whose it is.
     pub(super) key: Key,
-    /// There is something to read.
+    /// There is something to read, the end of the stream perhaps.
     pub(super) input: bool,
     /// There is room to write.
     pub(super) output: bool,
-    /// The connection is broken, or the peer writes no more.
+    /// The connection is broken, or both sides have ended it.
     pub(super) gone: bool,
 }
 
@@ -85,17 +85,20 @@ impl Poller {
                 key: Key::from_bits(event.data.u64()),
                 input: flags.contains(epoll::EventFlags::IN),
                 output: flags.contains(epoll::EventFlags::OUT),
-                gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR | epoll::EventFlags::RDHUP),
+                gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
             }
         }))
     }
 
-    /// Watches a socket for `wanted` from now on, and always for its end.
+    /// Watches a socket for `wanted` from now on, and always for its breaking.
+    ///
+    /// The end of the peer's stream is input like any other: it is behind the commands, and nobody looks at it while
+    /// those wait.
     ///
     /// # Errors
     /// Where the system has no room for the socket.
     pub(super) fn watch(&self, socket: &TcpStream, key: Key, watched: Watch, wanted: Watch) -> io::Result<()> {
-        let mut flags = epoll::EventFlags::RDHUP;
+        let mut flags = epoll::EventFlags::empty();
         flags.set(epoll::EventFlags::IN, wanted.input);
         flags.set(epoll::EventFlags::OUT, wanted.output);
         let data = epoll::EventData::new_u64(key.to_bits());

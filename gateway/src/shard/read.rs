@@ -23,7 +23,8 @@ use crate::session::Session;
 const COMMANDS_PER_TURN: u32 = 256;
 
 impl<S: Socket> Shard<S> {
-    /// A socket has news. `gone`: the kernel says that the connection is broken.
+    /// A socket has news. `gone`: the connection is broken. (A peer that only sends no more is no such news: what it
+    /// has sent counts, and the end of its stream is read behind it.)
     pub fn ready(&mut self, key: Key, input: bool, output: bool, gone: bool) {
         if output {
             self.write_queued(key);

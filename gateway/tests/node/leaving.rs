@@ -2,7 +2,7 @@
 
 use tidegate::shard::stats::{Dropped, Wire};
 
-use crate::support::client::{Client, Incoming, unsubscribe};
+use crate::support::client::{Client, Incoming, publish, unsubscribe};
 use crate::support::frame::{self, CLOSE};
 use crate::support::{TestNode, eventually};
 
@@ -93,4 +93,27 @@ async fn a_peer_that_does_not_answer_a_close_frame_is_dropped_with_its_messages_
     eventually("it is dropped", connections, |connections| *connections == 0).await;
     assert_eq!(node.dropped(Dropped::Closed), 0);
     node.end(client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_commands_before_a_fin_take_effect_even_if_they_have_to_wait() {
+    const PUBLISHES: u32 = 2000;
+    // JSON needs more room for them than the default limit.
+    let node = TestNode::start(|config| config.websocket.message_size_limit = 1 << 20).await;
+    let published = || node.node().broker().stats().messages.load(std::sync::atomic::Ordering::Relaxed);
+    for wire in Wire::ALL {
+        let before = published();
+        let mut client = Client::connect(&node, wire).await;
+        // Many more than may be with the broker at once.
+        let mut commands = vec![publish("news", "1"); PUBLISHES as usize];
+        client.number(&mut commands);
+        client.send_commands(&commands).await;
+        client.finish().await;
+        for command in &commands {
+            assert!(client.reply_to(command.id).await.publish.is_some());
+        }
+        assert_eq!(client.next().await, Incoming::End);
+        assert_eq!(published() - before, u64::from(PUBLISHES), "{wire:?}");
+    }
+    node.end(()).await;
 }

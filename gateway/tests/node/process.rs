@@ -48,7 +48,7 @@ impl Gateway {
         rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it still runs");
         meanwhile.await;
         // Its output is read to the end, so that it never waits for us.
-        let reading = tokio::task::spawn_blocking(|| output.until_the_end());
+        let reading = tokio::task::spawn_blocking(|| output.read_to_end());
         within("it ends", reading).await.expect("reading does not fail");
         self.0.wait().expect("it is our child")
     }
@@ -63,7 +63,7 @@ impl Output {
         self
     }
 
-    fn until_the_end(mut self) {
+    fn read_to_end(mut self) {
         while self.read() {}
     }
 
