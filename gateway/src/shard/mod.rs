@@ -127,8 +127,10 @@ pub struct Shard<S> {
     wheel: Wheel,
     /// Connections with marks, in the order in which they were first marked.
     dirty: Vec<u32>,
-    /// Stalled connections that can go on.
+    /// Stalled connections that can go on in this turn.
     resume: Vec<Key>,
+    /// Connections that have had their share of this turn, and go on in the next one.
+    next_turn: Vec<Key>,
     /// Connections whose queue waits for the flush interval.
     delayed: Vec<Key>,
     /// When the next flush is due, if one is.
@@ -138,6 +140,8 @@ pub struct Shard<S> {
     scratch: Vec<u8>,
     /// A message before its frame header is known.
     encoding: Vec<u8>,
+    /// Commands that the session whose input is being used may still have handled in this turn.
+    commands_left: u32,
     now: Instant,
     tick: Tick,
     /// What the turn leaves for the reactor.
@@ -168,11 +172,13 @@ impl<S: Socket> Shard<S> {
             wheel: Wheel::default(),
             dirty: Vec::new(),
             resume: Vec::new(),
+            next_turn: Vec::new(),
             delayed: Vec::new(),
             next_flush: None,
             drain: None,
             scratch: vec![0; SCRATCH],
             encoding: Vec::new(),
+            commands_left: 0,
             tasks: Tasks::default(),
         }
     }
@@ -180,6 +186,7 @@ impl<S: Socket> Shard<S> {
     /// Begins a turn.
     pub fn begin(&mut self, now: Instant) {
         self.now = now;
+        self.resume.append(&mut self.next_turn);
         self.tick = (now.saturating_duration_since(self.setup.start).as_millis() / u128::from(TICK_MS)) as Tick;
     }
 
@@ -239,12 +246,13 @@ impl<S: Socket> Shard<S> {
             self.resume(key);
         }
         self.expire();
-        self.drain_some();
         self.fan_out();
+        // Behind the fan-out: whoever goes now has what this turn brought.
+        self.drain_some();
         self.flush_marked();
         self.flush_delayed();
         self.stats.inbox_bytes.set(self.inbox.bytes() as u64);
-        self.fanout.ready() > 0 || !self.resume.is_empty()
+        self.fanout.ready() > 0 || !self.next_turn.is_empty()
     }
 
     /// Notes when the turn's writing ended, for the latency histogram, and forgets the turn's output.

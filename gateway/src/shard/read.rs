@@ -43,6 +43,7 @@ impl<S: Socket> Shard<S> {
         if connection.stalled {
             return;
         }
+        self.commands_left = COMMANDS_PER_TURN;
         let mut scratch = std::mem::take(&mut self.scratch);
         match connection.socket.read(&mut scratch) {
             Ok(0) => self.lost(key),
@@ -67,6 +68,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn resume(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.stalled = false;
+        self.commands_left = COMMANDS_PER_TURN;
         if let Some(input) = connection.input.take() {
             let Input { commands, mut bytes } = *input;
             if !commands.is_empty() {
@@ -80,7 +82,6 @@ impl<S: Socket> Shard<S> {
     /// Uses as much as it can, and keeps the rest with the connection.
     fn process(&mut self, key: Key, bytes: &mut [u8]) {
         let mut used = 0;
-        let mut left = COMMANDS_PER_TURN;
         while used < bytes.len() {
             let Some(connection) = self.connections.get_mut(key) else { return };
             if connection.stalled {
@@ -88,7 +89,7 @@ impl<S: Socket> Shard<S> {
             }
             let step = match connection.phase {
                 Phase::Http => self.request(key, &bytes[used..]),
-                Phase::Open(Wire::TcpProtobuf) => self.delimited(key, &bytes[used..], &mut left),
+                Phase::Open(Wire::TcpProtobuf) => self.delimited(key, &bytes[used..]),
                 Phase::Open(_) => self.frame(key, &mut bytes[used..]),
                 Phase::Closing => return,
             };
@@ -161,7 +162,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// One length-delimited command of a raw TCP stream. Answers the bytes used.
-    fn delimited(&mut self, key: Key, bytes: &[u8], left: &mut u32) -> Option<usize> {
+    fn delimited(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
         let limit = self.setup.settings.limits.message_size;
         let (body, consumed) = match split_delimited(bytes, limit) {
             Ok(Delimited::Incomplete) => return None,
@@ -183,12 +184,12 @@ impl<S: Socket> Shard<S> {
             connection.stalled = true;
             return None;
         }
-        if *left == 0 {
+        if self.commands_left == 0 {
             connection.stalled = true;
-            self.resume.push(key);
+            self.next_turn.push(key);
             return None;
         }
-        *left -= 1;
+        self.commands_left -= 1;
         self.command(key, command);
         Some(consumed)
     }
@@ -237,11 +238,11 @@ impl<S: Socket> Shard<S> {
             return;
         };
         let mut commands = Commands::new(format, payload, &settings.limits);
-        let mut handled = 0;
+        let mut any = false;
         loop {
             let rest = commands.rest();
             let command = match commands.next() {
-                None if handled == 0 => return self.disconnect(key, DisconnectCode::BadRequest),
+                None if !any => return self.disconnect(key, DisconnectCode::BadRequest),
                 None => return,
                 Some(Err(error)) => return self.disconnect(key, error.disconnect()),
                 Some(Ok(command)) => command,
@@ -251,16 +252,17 @@ impl<S: Socket> Shard<S> {
                 return; // an earlier command has ended it
             }
             let waits = connection.session.must_wait(&command, &self.hub);
-            if waits || handled == COMMANDS_PER_TURN {
+            if waits || self.commands_left == 0 {
                 connection.stalled = true;
                 connection.input.get_or_insert_default().commands = rest.to_vec();
                 if !waits {
-                    self.resume.push(key);
+                    self.next_turn.push(key);
                 }
                 return;
             }
+            self.commands_left -= 1;
+            any = true;
             self.command(key, command);
-            handled += 1;
         }
     }
 }

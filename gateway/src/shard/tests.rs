@@ -364,6 +364,34 @@ fn output_waits_for_the_flush_interval() {
 }
 
 #[test]
+fn a_reply_does_not_wait_for_the_flush_interval_and_takes_what_waits_with_it() {
+    let mut world = World::new(|config| config.websocket.flush_interval = Duration::from_secs(3600));
+    let client = world.client(PLENTY, &["news"]);
+    assert_eq!(world.clients[client].received(), ["c", "s"]);
+    world.publish("news", "first");
+    world.settle();
+    assert_eq!(world.clients[client].received(), ["c", "s"]);
+    world.clients[client].unsubscribe("news");
+    world.settle();
+    assert_eq!(world.clients[client].received(), ["c", "s", "first", "u"]);
+    assert_eq!(world.stats.queue_bytes.get(), 0);
+}
+
+#[test]
+fn many_small_messages_of_one_session_are_handled_in_slices() {
+    let mut world = World::new(|_| {});
+    let client = world.client(PLENTY, &[]);
+    let before = world.stats.commands.get();
+    for n in 0..1000 {
+        world.clients[client].unsubscribe(&n.to_string());
+    }
+    assert!(world.turn(), "there is more to do");
+    assert_eq!(world.stats.commands.get() - before, 256);
+    world.settle();
+    assert_eq!(world.stats.commands.get() - before, 1000);
+}
+
+#[test]
 fn a_drain_is_spread_and_ends_everybody() {
     let mut world = World::new(|_| {});
     for _ in 0..100 {

@@ -77,8 +77,10 @@ impl<S: Socket> Shard<S> {
     fn flush(&mut self, index: u32) {
         let Some((key, connection)) = self.connections.at_mut(index) else { return };
         let marks = std::mem::take(&mut connection.marks);
-        // Behind what is queued already, or until the flush interval is over.
-        let delay = !self.setup.flush_interval.is_zero() && matches!(connection.phase, Phase::Open(_));
+        // The flush interval is for publications: a reply, a ping or a close frame goes at once, and
+        // takes what waits with it.
+        let shared_alone = || self.palette.pieces(marks).all(|piece| matches!(piece, Piece::Shared(_)));
+        let delay = !self.setup.flush_interval.is_zero() && shared_alone();
         let queue_all = connection.outbox.is_some() || delay;
         let mut written = 0;
         if !queue_all {
@@ -132,6 +134,9 @@ impl<S: Socket> Shard<S> {
         if too_much && connection.phase != Phase::Closing {
             return self.disconnect(key, DisconnectCode::Slow);
         }
+        if !delay && std::mem::take(&mut connection.delayed) {
+            self.write_queued(key);
+        }
         self.rewatch(key);
     }
 
@@ -181,8 +186,9 @@ impl<S: Socket> Shard<S> {
         }
         self.next_flush = None;
         for key in std::mem::take(&mut self.delayed) {
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.delayed = false;
+            if let Some(connection) = self.connections.get_mut(key)
+                && std::mem::take(&mut connection.delayed)
+            {
                 self.write_queued(key);
                 self.rewatch(key);
             }

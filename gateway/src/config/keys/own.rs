@@ -188,7 +188,7 @@ const WEBSOCKET: &[Row] = &[
         "flush_interval",
         Duration(0, 10_000),
         Ours,
-        "How long messages may wait so that one write takes several; 0s writes at the end of each turn.",
+        "How long publications may wait so that one write takes several; 0s writes at the end of each turn. Replies do not wait.",
     ),
 ];
 
