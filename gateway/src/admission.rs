@@ -195,11 +195,6 @@ impl Admission {
         self.memory_short.store(short, Relaxed);
     }
 
-    /// Whether memory is short.
-    pub fn is_memory_short(&self) -> bool {
-        self.memory_short.load(Relaxed)
-    }
-
     /// Refuses everybody from now on.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);

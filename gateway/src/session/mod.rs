@@ -99,8 +99,6 @@ pub struct View<'a> {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "moved once, from the session to the shard's turn")]
 pub enum Outcome {
-    /// Nothing is to be done.
-    Nothing,
     /// The answer is here.
     Reply(Reply),
     /// The session is connected; the answer is here.

@@ -30,7 +30,6 @@ impl<S: Socket> Shard<S> {
             fresh_id: if connects { self.entropy.uuid() } else { Uuid::nil() },
         };
         match connection.session.handle(command, &view) {
-            Outcome::Nothing => {}
             Outcome::Pong(lagging) => self.stats.lagging.add(u64::from(lagging)),
             Outcome::Reply(reply) => self.reply(key, &reply),
             Outcome::Connected(reply) => {
