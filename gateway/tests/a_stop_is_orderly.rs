@@ -108,7 +108,8 @@ fn a_stop_is_over_within_its_timeout_also_while_redis_hangs() {
     assert_eq!(client.closed().0, 3001);
     assert_eq!(node.wait(Duration::from_secs(3) + MARGIN).code(), Some(0));
     let took_ms = node.logged("stopped").expect("a line about the end")["took_ms"].as_u64().unwrap();
-    assert!((1000..3250).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 3 s");
+    // One session is closed at once, and its peer stays: how early it may be over is not the promise.
+    assert!(took_ms < 3250, "took {took_ms} ms, and shutdown.timeout is 3 s");
 }
 
 #[test]
