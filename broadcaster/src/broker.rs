@@ -73,7 +73,7 @@ pub struct Published {
 /// The answer to a publish.
 pub type PublishFuture = Pin<Box<dyn Future<Output = Result<Published, BrokerError>> + Send>>;
 
-/// Why the broker could not do what it was asked. Each is the broker's fault, and a retry may help.
+/// Why the broker could not do what it was asked. Each but the last is the broker's fault, and a retry may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
     /// There is no connection to the broker now.
@@ -88,6 +88,14 @@ pub enum BrokerError {
     /// Too many requests wait for the broker already.
     #[error("{0} requests wait for the broker already")]
     Overloaded(usize),
+    /// The publisher's fault: the payload is longer than `redis_publish.max_payload`, and would reach nobody.
+    #[error("a payload of {length} bytes is above the limit of {limit}")]
+    TooLong {
+        /// Bytes, those of the envelope included where there is one.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
 }
 
 /// How the broker is.

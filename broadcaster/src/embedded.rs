@@ -19,6 +19,9 @@ const MAX_OVERRUN: usize = 4096;
 /// How long a publish waits for room in the inboxes before it answers all the same.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
+/// The longest payload, in bytes, unless [`EmbeddedBroker::with_max_payload`] says otherwise.
+const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
+
 /// A broker without anything outside: one node, no history.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
@@ -29,6 +32,7 @@ pub struct EmbeddedBroker {
     /// For each shard, the publishes that it took since it last had room. The lock is also what puts
     /// the publishes of all threads into one order.
     overrun: Mutex<Vec<usize>>,
+    max_payload: usize,
 }
 
 impl EmbeddedBroker {
@@ -38,13 +42,23 @@ impl EmbeddedBroker {
         let stats = Arc::new(BrokerStats::default());
         let overrun = Mutex::new(vec![0; MAX_SHARDS]);
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
-        Self { interest, dispatcher, stats, epoch: Arc::default(), overrun }
+        Self { interest, dispatcher, stats, epoch: Arc::default(), overrun, max_payload: DEFAULT_MAX_PAYLOAD }
+    }
+
+    /// The same with another bound on payloads, in bytes; 1 MiB unless said otherwise.
+    pub fn with_max_payload(self, max_payload: usize) -> Self {
+        Self { max_payload, ..self }
     }
 
     /// Delivers at once; what is returned waits for room where there was none.
     fn deliver(&self, request: PublishRequest) -> Result<Option<PublishFuture>, BrokerError> {
         let received = Instant::now();
-        let bytes = request.data.len() as u64;
+        // A longer one would overflow the queue of every subscriber that is a little behind.
+        let (length, limit) = (request.data.len(), self.max_payload);
+        if length > limit {
+            return Err(BrokerError::TooLong { length, limit });
+        }
+        let bytes = length as u64;
         // Before the lock: it takes time in proportion to the payload.
         let payload = Payload::new(Bytes::clone(&request.data));
         let mut overrun = self.overrun.lock().unwrap_or_else(PoisonError::into_inner);

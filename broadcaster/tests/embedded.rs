@@ -118,3 +118,16 @@ async fn a_full_inbox_makes_the_publisher_wait_and_refuses_beyond_its_bound() {
     assert_eq!(delivered, taken, "what was accepted is delivered, what was refused is not");
     broker.publish(request(&channel, "after")).now_or_never().expect("there is room again").unwrap();
 }
+
+#[tokio::test]
+async fn a_payload_beyond_the_limit_is_refused_and_reaches_nobody() {
+    let (collectors, inboxes) = shards(1);
+    let broker = EmbeddedBroker::new(inboxes).with_max_payload(10);
+    let channel: Channel = "news".into();
+    broker.subscribe(&channel, 0);
+    let refused = broker.publish(request(&channel, "12345678901")).await;
+    assert_eq!(refused, Err(BrokerError::TooLong { length: 11, limit: 10 }));
+    broker.publish(request(&channel, "1234567890")).await.unwrap();
+    let events = collectors[0].take();
+    assert!(matches!(&events[..], [Event::Publications(batch)] if batch.len() == 1), "{events:?}");
+}

@@ -175,3 +175,18 @@ fn info_and_channels_show_the_node_that_was_asked() {
         (channels(&near, "{}") == json!({"chat.shared": {"num_clients": 2}})).then_some(())
     });
 }
+
+#[test]
+fn a_payload_beyond_the_limit_is_the_callers_error_and_costs_no_subscriber() {
+    let redis = Redis::start();
+    for node in [Setup::new().start(), Setup::new().redis(&redis.url()).start()] {
+        let mut client = Client::connect(&node, Wire::Json);
+        client.subscribe("a");
+        let long = "x".repeat(2 << 20);
+        let answer = node.api("publish", &json!({"channel": "a", "data": long}).to_string());
+        assert_eq!(answer["error"]["code"], 107, "{answer}");
+        assert!(answer["error"]["message"].as_str().is_some_and(|why| why.contains("limit of 1048576")), "{answer}");
+        node.api("publish", r#"{"channel":"a","data":"next"}"#);
+        client.expect("a", br#""next""#);
+    }
+}

@@ -140,9 +140,8 @@ impl Broker for RedisBroker {
         // Every subscriber would drop it.
         if payload.len() > self.settings.max_payload {
             add(&self.stats.publish_errors, 1);
-            let reason =
-                format!("a payload of {} bytes is above the limit of {}", payload.len(), self.settings.max_payload);
-            return Box::pin(std::future::ready(Err(BrokerError::Refused(reason.into()))));
+            let error = BrokerError::TooLong { length: payload.len(), limit: self.settings.max_payload };
+            return Box::pin(std::future::ready(Err(error)));
         }
         self.publisher.publish(format!("{}{channel}", self.settings.prefix), payload)
     }

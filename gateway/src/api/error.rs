@@ -57,8 +57,12 @@ impl From<ErrorCode> for ApiError {
 }
 
 impl From<BrokerError> for ApiError {
-    /// The broker's fault, and a retry may help. What exactly happened is for the log, not for the caller.
-    fn from(_: BrokerError) -> Self {
-        ErrorCode::Internal.into()
+    /// The broker's fault, and a retry may help: what exactly happened is for the log, not for the caller. Only a
+    /// payload that is too long is the caller's own.
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::TooLong { .. } => Self::bad_request(error.to_string()),
+            _ => ErrorCode::Internal.into(),
+        }
     }
 }

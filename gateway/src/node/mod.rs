@@ -327,7 +327,10 @@ impl Node {
 fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, NodeError> {
     let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
     Ok(match config.engine.kind {
-        EngineType::Memory => Engine::Embedded(Arc::new(EmbeddedBroker::new(inboxes))),
+        EngineType::Memory => {
+            let broker = EmbeddedBroker::new(inboxes).with_max_payload(config.redis_publish.max_payload);
+            Engine::Embedded(Arc::new(broker))
+        }
         EngineType::Redis => Engine::Redis(RedisBroker::start(resolve::redis(config)?, inboxes)?),
     })
 }

@@ -225,10 +225,11 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// What a client is told of a broker's failure: a temporary error, after which it tries again.
+/// What a client is told of a broker's failure: a temporary error, after which it tries again, unless it is its own.
 fn error_code(error: &BrokerError) -> ErrorCode {
     match error {
         BrokerError::Overloaded(_) => ErrorCode::TooManyRequests,
+        BrokerError::TooLong { .. } => ErrorCode::BadRequest,
         BrokerError::Disconnected(_) | BrokerError::Timeout(_) | BrokerError::Refused(_) => ErrorCode::Internal,
     }
 }
