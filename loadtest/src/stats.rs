@@ -53,6 +53,18 @@ impl Latency {
     }
 }
 
+/// The quantiles of a latency curve, ever closer to 1, with their values in microseconds; empty without values.
+pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    const QUANTILES: [f64; 24] = [
+        0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 0.995,
+        0.999, 0.9995, 0.9999, 0.99999, 1.0,
+    ];
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    QUANTILES.iter().map(|quantile| (*quantile, histogram.value_at_quantile(*quantile) as f64 / 1e3)).collect()
+}
+
 /// The middle value, or the mean of the two middle ones; `None` without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();

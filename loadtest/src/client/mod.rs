@@ -2,12 +2,14 @@
 //!
 //! - [`session`]: one session's state and what its bytes mean, without a socket
 //! - [`worker`]: a thread with an epoll set that owns a share of the sessions
+//! - [`layout`]: which session subscribes to which channels
 //! - [`target`]: where sessions connect to, and from which addresses
 //! - [`tally`]: what is counted
 //!
 //! This page has the [`Fleet`], which hands the workers their orders and gathers their tallies. An idle session costs
 //! its slot in a worker's slab and its descriptor: no task, no timer, no buffer.
 
+pub(crate) mod layout;
 pub(crate) mod session;
 pub(crate) mod tally;
 pub(crate) mod target;
@@ -22,13 +24,13 @@ use std::time::{Duration, Instant};
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 
-use self::session::Expectation;
+use self::session::{Expectation, Schedule};
 use self::tally::Tally;
 use self::target::Target;
 use self::worker::{Order, Worker};
 use crate::clock;
 use crate::error::{Context, Error, Result};
-use crate::terminal::Progress;
+use crate::monitor::Monitor;
 
 /// How often the main thread looks at the counters.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -47,8 +49,30 @@ pub(crate) struct Counters {
     pub(crate) ended: AtomicU64,
     /// Stalled sessions that ended.
     pub(crate) stalled_ended: AtomicU64,
+    /// Ready sessions that were closed on purpose.
+    pub(crate) closed: AtomicU64,
     /// Messages delivered to reading sessions.
     pub(crate) delivered: AtomicU64,
+}
+
+impl Counters {
+    /// Sessions that are subscribed now.
+    pub(crate) fn sessions(&self) -> u64 {
+        let gone = [&self.ended, &self.stalled_ended, &self.closed];
+        let gone: u64 = gone.iter().map(|count| count.load(Ordering::Acquire)).sum();
+        self.ready.load(Ordering::Acquire).saturating_sub(gone)
+    }
+}
+
+/// What became of a group of sessions that were to be opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opened {
+    /// Sessions that came up.
+    pub(crate) up: u32,
+    /// Sessions that did not.
+    pub(crate) refused: u32,
+    /// From the first connect until the last of them was subscribed, or refused.
+    pub(crate) took: Duration,
 }
 
 /// A group of sessions to open.
@@ -56,8 +80,6 @@ pub(crate) struct Counters {
 pub(crate) struct Opening {
     /// How many.
     pub(crate) sessions: u32,
-    /// Session i subscribes to channel i modulo this.
-    pub(crate) channels: u32,
     /// Sessions that stop reading once they are subscribed.
     pub(crate) stalled: bool,
     /// New connections per second; 0 for as fast as possible.
@@ -66,6 +88,8 @@ pub(crate) struct Opening {
     pub(crate) in_flight: u32,
     /// Gives up when nothing has moved for so long.
     pub(crate) patience: Duration,
+    /// Gives up when more than so many sessions do not come up.
+    pub(crate) tolerated: u32,
 }
 
 /// Threads that hold sessions against one target. Dropping it closes them all.
@@ -94,15 +118,15 @@ impl Fleet {
     }
 
     /// The running counts.
-    pub(crate) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Opens sessions and waits until all of them are subscribed; says how long that took.
+    /// Opens sessions and waits until all of them are subscribed, or refused.
     ///
     /// # Errors
-    /// Any session that does not come up, with the reasons and what would help.
-    pub(crate) fn open(&mut self, opening: Opening, progress: &Progress) -> Result<Duration> {
+    /// More sessions than are tolerated that do not come up, with the reasons and what would help.
+    pub(crate) fn open(&mut self, opening: Opening, monitor: &Monitor) -> Result<Opened> {
         let (ready, failed) = (self.ready(), self.failed());
         let started = Instant::now();
         let workers = self.workers.len() as u32;
@@ -123,21 +147,22 @@ impl Fleet {
         }
         self.opened += opening.sessions;
         let wanted = u64::from(opening.sessions);
-        progress.begin("connecting", wanted);
+        monitor.begin("connecting", wanted);
         let mut last = (0, Instant::now());
         loop {
             let (up, down) = (self.ready() - ready, self.failed() - failed);
-            progress.at(up);
-            if up == wanted {
-                progress.end();
-                return Ok(started.elapsed());
+            monitor.at(up);
+            let tolerable = down <= u64::from(opening.tolerated);
+            if up + down >= wanted && tolerable {
+                monitor.end();
+                return Ok(Opened { up: up as u32, refused: down as u32, took: started.elapsed() });
             }
             if up + down != last.0 {
                 last = (up + down, Instant::now());
             }
-            let hopeless = up == 0 && down >= 100;
+            let hopeless = up == 0 && down >= 100 && !tolerable;
             if up + down >= wanted || hopeless || last.1.elapsed() > opening.patience {
-                progress.end();
+                monitor.end();
                 return Err(self.not_up(up, wanted));
             }
             clock::pause(TICK);
@@ -145,12 +170,11 @@ impl Fleet {
     }
 
     fn not_up(&self, up: u64, wanted: u64) -> Error {
-        let reasons = self.collect(&Arc::from([])).map(|tally| tally.ended).unwrap_or_default();
+        let reasons = self.collect(&Arc::from([]), Schedule::default()).map(|tally| tally.refused).unwrap_or_default();
         let hint = reasons.keys().find_map(|reason| hint(reason)).unwrap_or(
             "the rest did not finish within --connect-timeout: look at the server's log and health, or lower --connect-rate",
         );
-        let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
-        Error::Run(format!("only {up} of {wanted} sessions came up ({}); {hint}", reasons.join("; ")))
+        Error::Run(format!("only {up} of {wanted} sessions came up ({}); {hint}", tally::words(&reasons)))
     }
 
     /// Begins a measurement: every session counts from sequence number 0.
@@ -163,10 +187,17 @@ impl Fleet {
         self.ask(|done| Order::Resume { done }).map(drop)
     }
 
-    /// Takes what was counted since the last call; `published` has the number of messages of each channel.
-    pub(crate) fn collect(&self, published: &Arc<[u32]>) -> Result<Tally> {
+    /// Closes and reopens sessions in turn, so many per second; stops that if it is 0.
+    pub(crate) fn churn(&self, per_second: f64) -> Result<()> {
+        let per_second = per_second / self.workers.len() as f64;
+        self.ask(|done| Order::Churn { per_second, done }).map(drop)
+    }
+
+    /// Takes what was counted since the last call; `published` has the number of messages of each channel, `schedule`
+    /// when they were due.
+    pub(crate) fn collect(&self, published: &Arc<[u32]>, schedule: Schedule) -> Result<Tally> {
         let mut sum = Tally::new();
-        for tally in self.ask(|reply| Order::Collect { published: Arc::clone(published), reply })? {
+        for tally in self.ask(|reply| Order::Collect { published: Arc::clone(published), schedule, reply })? {
             sum.merge(&tally);
         }
         Ok(sum)
@@ -254,5 +285,6 @@ impl Drop for Fleet {
                 let _ = thread.join();
             }
         }
+        self.counters.closed.fetch_add(self.counters.sessions(), Ordering::Release);
     }
 }

@@ -1,10 +1,12 @@
 //! Where sessions connect to, from which addresses, and whether the process may hold that many.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::layout::Layout;
 use crate::error::{Error, Result};
 use crate::wire::{Wire, reply, websocket};
 
@@ -26,24 +28,27 @@ pub(crate) struct Target {
     pub(crate) sources: Vec<Ipv4Addr>,
     /// `SO_RCVBUF` in bytes of sessions that stop reading.
     pub(crate) stalled_receive_buffer: usize,
-    /// The name of the shared channel, and the beginning of the names of numbered ones.
+    /// What stalled sessions read all the same, in bytes per second; 0 for nothing.
+    pub(crate) stalled_read_rate: u64,
+    /// The name of an only channel, and the beginning of the names of several.
     pub(crate) channel: String,
-    /// Whether channel names carry their number.
-    pub(crate) numbered: bool,
+    /// Who subscribes to what.
+    pub(crate) layout: Layout,
     upgrade: Vec<u8>,
 }
 
 impl Target {
     /// A target; `path` matters to WebSocket wires only.
-    pub(crate) fn new(address: SocketAddr, wire: Wire, path: &str, channel: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, wire: Wire, path: &str, channel: &str, layout: Layout) -> Self {
         let upgrade = websocket::upgrade_request(&address.to_string(), path, !wire.is_json());
         Self {
             address,
             wire,
             sources: Vec::new(),
             stalled_receive_buffer: 4096,
+            stalled_read_rate: 0,
             channel: channel.to_owned(),
-            numbered: false,
+            layout,
             upgrade,
         }
     }
@@ -59,9 +64,18 @@ impl Target {
         self.sources = (0..count.min(0x00ff_0000)).map(|n| Ipv4Addr::from(first + n)).collect();
     }
 
+    /// The names of all channels.
+    pub(crate) fn channel_names(&self) -> Arc<[String]> {
+        (0..self.layout.channels()).map(|number| self.channel_name(number)).collect()
+    }
+
     /// The name of a channel.
     pub(crate) fn channel_name(&self, number: u32) -> String {
-        if self.numbered { format!("{}-{number}", self.channel) } else { self.channel.clone() }
+        if self.layout.channels() > 1 { format!("{}-{number}", self.channel) } else { self.channel.clone() }
+    }
+
+    fn channels_from(&self, first: u32) -> impl Iterator<Item = String> {
+        self.layout.channels_from(first).map(|number| self.channel_name(number))
     }
 
     /// What a session sends as soon as TCP is up.
@@ -69,13 +83,13 @@ impl Target {
         if self.wire.is_websocket() {
             self.upgrade.clone()
         } else {
-            reply::opening(self.wire, &self.channel_name(channel))
+            reply::opening(self.wire, self.channels_from(channel))
         }
     }
 
     /// What a session sends once the upgrade is granted.
     pub(crate) fn opening_frame(&self, channel: u32) -> Vec<u8> {
-        let commands = reply::opening(self.wire, &self.channel_name(channel));
+        let commands = reply::opening(self.wire, self.channels_from(channel));
         let opcode = if self.wire.is_json() { websocket::TEXT } else { websocket::BINARY };
         let mut frame = Vec::with_capacity(commands.len() + 8);
         websocket::push_client_frame(opcode, &commands, &mut frame);
@@ -137,20 +151,20 @@ mod tests {
 
     #[test]
     fn loopback_targets_are_reached_from_several_addresses_and_others_from_the_systems_choice() {
-        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c");
+        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c", Layout::even(1, 1));
         target.spread_sources(0, 15_000);
         assert_eq!(target.sources.len(), 8);
         assert_eq!(target.sources[0], Ipv4Addr::new(127, 0, 0, 2));
-        let mut far = Target::new(([192, 0, 2, 1], 8000).into(), Wire::WsJson, "/", "c");
+        let mut far = Target::new(([192, 0, 2, 1], 8000).into(), Wire::WsJson, "/", "c", Layout::even(1, 1));
         far.spread_sources(4, 15_000);
         assert!(far.sources.is_empty());
     }
 
     #[test]
-    fn only_numbered_channels_carry_their_number() {
-        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c");
-        assert_eq!(target.channel_name(7), "c");
-        target.numbered = true;
-        assert_eq!(target.channel_name(7), "c-7");
+    fn channels_carry_their_number_where_there_are_several() {
+        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c", Layout::even(1, 1));
+        assert_eq!(&*target.channel_names(), ["c"]);
+        target.layout = Layout::even(2, 1);
+        assert_eq!(&*target.channel_names(), ["c-0", "c-1"]);
     }
 }

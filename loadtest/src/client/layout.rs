@@ -1,0 +1,104 @@
+//! Which session subscribes to which channels.
+
+use std::sync::Arc;
+
+use crate::zipf::{self, Zipf};
+
+/// Channels, numbered from 0, and how sessions are spread over them.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// Channels in all.
+    channels: u32,
+    /// Channels of each session.
+    subscriptions: u32,
+    /// Draws each session's only channel by popularity.
+    zipf: Option<Arc<Zipf>>,
+}
+
+impl Layout {
+    /// Session i subscribes to `subscriptions` channels from number `i * subscriptions` on, modulo `channels`. So one
+    /// channel is shared by all, as many channels as subscriptions are shared by all, and as many channels as all
+    /// subscriptions together have one subscriber each. No channel comes twice: there are at least as many channels as
+    /// a session has subscriptions.
+    pub(crate) fn even(channels: u32, subscriptions: u32) -> Self {
+        let subscriptions = subscriptions.max(1);
+        Self { channels: channels.max(subscriptions), subscriptions, zipf: None }
+    }
+
+    /// Each session subscribes to one channel, by the channels' popularity.
+    pub(crate) fn popular(zipf: Arc<Zipf>) -> Self {
+        Self { channels: zipf.channels(), subscriptions: 1, zipf: Some(zipf) }
+    }
+
+    /// Channels in all, at least 1.
+    pub(crate) fn channels(&self) -> u32 {
+        self.channels
+    }
+
+    /// Channels of each session, at least 1.
+    pub(crate) fn subscriptions(&self) -> u32 {
+        self.subscriptions
+    }
+
+    /// The first channel of a session.
+    pub(crate) fn first(&self, session: u32) -> u32 {
+        match &self.zipf {
+            Some(zipf) => zipf.at(zipf::spread(session)),
+            None => (u64::from(session) * u64::from(self.subscriptions) % u64::from(self.channels)) as u32,
+        }
+    }
+
+    /// All channels of a session whose first is this.
+    pub(crate) fn channels_from(&self, first: u32) -> impl Iterator<Item = u32> {
+        let channels = u64::from(self.channels);
+        (0..self.subscriptions).map(move |place| ((u64::from(first) + u64::from(place)) % channels) as u32)
+    }
+
+    /// How many of the first `sessions` sessions subscribe to each channel.
+    pub(crate) fn subscribers(&self, sessions: u32) -> Vec<u32> {
+        let channels = u64::from(self.channels);
+        if self.zipf.is_some() {
+            let mut counts = vec![0; self.channels as usize];
+            (0..sessions).for_each(|session| counts[self.first(session) as usize] += 1);
+            return counts;
+        }
+        let all = u64::from(sessions) * u64::from(self.subscriptions);
+        (0..channels).map(|channel| (all / channels + u64::from(channel < all % channels)) as u32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The subscribers of each channel, counted session by session.
+    fn counted(layout: &Layout, sessions: u32) -> Vec<u32> {
+        let mut counts = vec![0; layout.channels() as usize];
+        for session in 0..sessions {
+            let channels: Vec<u32> = layout.channels_from(layout.first(session)).collect();
+            let distinct: std::collections::BTreeSet<_> = channels.iter().collect();
+            assert_eq!(distinct.len(), channels.len(), "a session subscribes to no channel twice");
+            channels.iter().for_each(|channel| counts[*channel as usize] += 1);
+        }
+        counts
+    }
+
+    #[test]
+    fn the_formula_for_subscribers_is_what_counting_gives() {
+        for (channels, subscriptions, sessions) in [(1, 1, 10), (10, 1, 7), (3, 1, 10), (4, 4, 9), (30, 3, 10), (7, 3, 11)]
+        {
+            let layout = Layout::even(channels, subscriptions);
+            assert_eq!(layout.subscribers(sessions), counted(&layout, sessions), "{channels} {subscriptions}");
+        }
+        let layout = Layout::popular(Arc::new(Zipf::new(50, 1.0)));
+        assert_eq!(layout.subscribers(1000), counted(&layout, 1000));
+    }
+
+    #[test]
+    fn shared_and_own_channels_are_cases_of_one_rule() {
+        let shared = Layout::even(3, 3);
+        assert_eq!(shared.subscribers(8), [8, 8, 8]);
+        let own = Layout::even(8 * 3, 3);
+        assert_eq!(own.subscribers(8), [1; 24]);
+    }
+}
