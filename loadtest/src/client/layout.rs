@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::settings::Sessions;
 use crate::zipf::{self, Zipf};
 
 /// Channels, numbered from 0, and how sessions are spread over them.
@@ -23,6 +24,25 @@ impl Layout {
     pub(crate) fn even(channels: u32, subscriptions: u32) -> Self {
         let subscriptions = subscriptions.max(1);
         Self { channels: channels.max(subscriptions), subscriptions, zipf: None }
+    }
+
+    /// Each of so many sessions has channels of its own.
+    pub(crate) fn own(sessions: u32, subscriptions: u32) -> Self {
+        Self::even(sessions.saturating_mul(subscriptions.max(1)), subscriptions)
+    }
+
+    /// The channels of sessions that only exist: of their own, or shared.
+    pub(crate) fn of_idle(sessions: &Sessions) -> Self {
+        if sessions.own_channels {
+            Self::own(sessions.sessions, sessions.subscriptions)
+        } else {
+            Self::even(sessions.channels, sessions.subscriptions)
+        }
+    }
+
+    /// The channels' popularity, where sessions are spread by it.
+    pub(crate) fn popularity(&self) -> Option<&Arc<Zipf>> {
+        self.zipf.as_ref()
     }
 
     /// Each session subscribes to one channel, by the channels' popularity.
@@ -98,7 +118,7 @@ mod tests {
     fn shared_and_own_channels_are_cases_of_one_rule() {
         let shared = Layout::even(3, 3);
         assert_eq!(shared.subscribers(8), [8, 8, 8]);
-        let own = Layout::even(8 * 3, 3);
+        let own = Layout::own(8, 3);
         assert_eq!(own.subscribers(8), [1; 24]);
     }
 }

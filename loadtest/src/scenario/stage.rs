@@ -86,21 +86,21 @@ impl Stage<'_> {
     /// The messages of the settings, to the channels of a target, of whose sessions the first `readers` read.
     pub(super) fn load(&self, label: &'static str, target: &Target, readers: u32) -> Load {
         let messages = &self.settings.messages;
-        let steady = Load {
+        let draw = match target.layout.popularity() {
+            Some(zipf) => Draw::Popular(Arc::clone(zipf)),
+            None => Draw::InTurn,
+        };
+        Load {
             label,
             channels: target.channel_names(),
             subscribers: target.layout.subscribers(readers).into(),
-            draw: Draw::InTurn,
+            draw,
             payload: messages.payload,
             format: messages.payload_format,
             messages: (messages.rate * messages.seconds).round() as u64,
             rate: Some(messages.rate),
             churn: 0.0,
             grace: Duration::from_secs(messages.grace.max(1).into()),
-        };
-        match (&target.layout.popularity(), messages.burst) {
-            (Some(zipf), _) => Load { draw: Draw::Popular(Arc::clone(zipf)), ..steady },
-            (None, _) => steady,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What no run can be made with. Every message names the setting by its flag; its key in a file is the same.
 
 use super::{Kind, Layer, Settings};
+use crate::client::target::MAX_SERVERS;
 use crate::error::{Error, Result};
 use crate::publisher::Backend;
 use crate::stamp::{Format, MAX_CHANNELS, MIN_PAYLOAD};
@@ -10,6 +11,9 @@ use crate::wire::Wire;
 const MAX_POPULAR_CHANNELS: u32 = 1_000_000;
 /// The most subscriptions of a session: what its opening commands take has to fit into a frame of 64 KiB.
 const MAX_SUBSCRIPTIONS: u32 = 500;
+
+/// The most client processes.
+const MAX_PROCESSES: u32 = 1024;
 
 /// Refuses settings that the scenario's kind would silently ignore.
 pub(super) fn meaning(kind: Kind, flags: &Layer, file: &Layer, scenario: &str) -> Result<()> {
@@ -45,14 +49,21 @@ fn connecting(kind: Kind, settings: &Settings) -> Result<()> {
     let (server, sessions) = (&settings.server, &settings.sessions);
     wanted(sessions.sessions >= 1, || "--sessions 0: at least one".to_owned())?;
     wanted((1..=64).contains(&sessions.threads), || format!("--threads {}: between 1 and 64", sessions.threads))?;
-    let name = !sessions.channel.is_empty()
-        && sessions.channel.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
-    wanted(name, || "--channel: a name of printable ASCII without quotes and backslashes".to_owned())?;
-    let path = server.path.starts_with('/') && server.path.bytes().all(|byte| byte.is_ascii_graphic());
-    wanted(path, || "--path: a path that starts with / and has no spaces".to_owned())?;
+    wanted(sessions.processes <= MAX_PROCESSES, || {
+        format!("--processes {}: between 0 and {MAX_PROCESSES}", sessions.processes)
+    })?;
+    wanted(server.server.len() <= MAX_SERVERS, || format!("--server: at most {MAX_SERVERS} times"))?;
+    server.wire.check_channel(&sessions.channel).map_err(|fault| Error::Usage(format!("--channel: {fault}")))?;
+    let sound = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    wanted(server.path.as_deref().is_none_or(sound), || {
+        "--path: a path that starts with / and has no spaces".to_owned()
+    })?;
     let subscriptions = sessions.subscriptions;
     wanted((1..=MAX_SUBSCRIPTIONS).contains(&subscriptions), || {
         format!("--subscriptions {subscriptions}: between 1 and {MAX_SUBSCRIPTIONS}")
+    })?;
+    wanted(subscriptions == 1 || server.wire.is_centrifuge(), || {
+        format!("--subscriptions {subscriptions}: on this wire a session has one; take ws-json, ws-protobuf or tcp")
     })?;
     let channels = sessions.channels;
     let most = if kind == Kind::Mixed { MAX_POPULAR_CHANNELS } else { MAX_CHANNELS };
@@ -85,7 +96,7 @@ fn publishing(kind: Kind, settings: &Settings) -> Result<()> {
     wanted((0.0..=3600.0).contains(&warm_up), || format!("--warm-up {warm_up}: between 0 and 3600 seconds"))?;
     wanted((0.0..=10.0).contains(&messages.zipf), || format!("--zipf {}: between 0 and 10", messages.zipf))?;
     let needs_pid = settings.bounds.max_cpu_us_per_delivery.is_some() || settings.bounds.max_bytes_per_stalled.is_some();
-    wanted(!needs_pid || settings.server.server_pid.is_some(), || {
+    wanted(!needs_pid || !settings.server.server_pid.is_empty(), || {
         "a bound on the server's CPU or memory needs --server-pid".to_owned()
     })?;
     let search = messages.find_max_rate;
@@ -103,14 +114,14 @@ fn for_kind(kind: Kind, settings: &Settings) -> Result<()> {
         (&settings.server, &settings.sessions, &settings.messages, &settings.bounds);
     match kind {
         Kind::Idle => {
-            wanted(server.server_pid.is_some(), || {
+            wanted(!server.server_pid.is_empty(), || {
                 "--server-pid: memory is read from the server's process, name it".to_owned()
             })?;
             wanted(sessions.base >= 1 && sessions.sessions > sessions.base, || {
                 format!("--sessions {} must be above --base {}, and that above 0", sessions.sessions, sessions.base)
             })
         }
-        Kind::Storm => wanted(bounds.max_connect_cpu_us.is_none() || server.server_pid.is_some(), || {
+        Kind::Storm => wanted(bounds.max_connect_cpu_us.is_none() || !server.server_pid.is_empty(), || {
             "--max-connect-cpu-us needs --server-pid".to_owned()
         }),
         Kind::Churn => wanted(sessions.churn > 0.0 && sessions.churn <= 10.0, || {
@@ -129,7 +140,7 @@ fn for_kind(kind: Kind, settings: &Settings) -> Result<()> {
             wanted((0.0..=1e6).contains(&messages.flood_rate), || "--flood-rate: between 0 and 1000000".to_owned())
         }
         Kind::CompareFloor => {
-            wanted(server.server_pid.is_some(), || "--server-pid: name the server's process".to_owned())?;
+            wanted(!server.server_pid.is_empty(), || "--server-pid: name the server's process".to_owned())?;
             wanted(server.wire == Wire::WsJson && messages.publish == Backend::Redis, || {
                 "the floor speaks ws-json and listens to Redis: leave --wire and --publish".to_owned()
             })?;
@@ -188,6 +199,7 @@ mod tests {
             ("broadcast", "--sessions", "0", "at least one"),
             ("broadcast", "--threads", "0", "between 1 and 64"),
             ("broadcast", "--channel", "a b", "printable ASCII"),
+            ("broadcast", "--processes", "1025", "between 0 and 1024"),
             ("broadcast", "--path", "x", "starts with /"),
             ("broadcast", "--subscriptions", "501", "between 1 and 500"),
             ("broadcast", "--burst", "0", "at least one message"),

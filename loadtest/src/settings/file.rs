@@ -145,7 +145,7 @@ mod tests {
             assert!(!scenario.about.is_empty() && scenario.name == *name, "{name}");
             let mut scenario = scenario;
             // compare-floor wants the process of its server.
-            scenario.layer.server.server_pid = Some(1);
+            scenario.layer.server.server_pid = Some(vec![1]);
             super::super::Settings::resolve(&scenario, Layer::default()).unwrap();
         }
     }

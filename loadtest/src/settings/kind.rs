@@ -41,13 +41,13 @@ pub(crate) const ALL: [Kind; 9] = [
 
 /// Settings of who connects where, which all kinds take.
 const CONNECTING: &[&str] = &[
-    "wire", "path", "server", "server_pid", "sessions", "channel", "threads", "connect_rate", "in_flight", "sources",
+    "wire", "path", "server", "server_pid", "sessions", "channel", "threads", "processes", "connect_rate", "in_flight", "sources",
     "connect_timeout",
 ];
 
 /// Settings of how messages are published, which all kinds take that do.
 const PUBLISHING: &[&str] = &[
-    "publish", "redis", "redis_prefix", "api_url", "api_key", "payload", "payload_format", "rate", "seconds", "warm_up",
+    "publish", "redis", "redis_prefix", "api_url", "api_key", "publish_url", "payload", "payload_format", "rate", "seconds", "warm_up",
     "grace",
 ];
 

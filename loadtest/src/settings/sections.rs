@@ -68,16 +68,19 @@ section! {
     /// Which server, and how to speak to it.
     Server, ServerLayer
     {
+        /// The server's address; given several times, sessions are spread over the servers [default: 127.0.0.1 and the
+        /// wire's usual port].
+        [value_name = "ADDR:PORT"] server: Vec<SocketAddr> = Vec::new();
+        /// The server's process, for its CPU time, memory and context switches; given several times, their costs are
+        /// added up [default: none].
+        [value_name = "PID"] server_pid: Vec<u32> = Vec::new();
         /// Transport and encoding [default: ws-json].
         [value_enum] wire: Wire = Wire::WsJson;
-        /// The WebSocket endpoint [default: /connection/websocket].
-        path: String = "/connection/websocket";
     }
     optional {
-        /// The server's address [default: 127.0.0.1, port 8000, or 8001 for raw TCP].
-        [value_name = "ADDR:PORT"] server: SocketAddr;
-        /// The server's process, for its CPU time, memory and context switches.
-        [value_name = "PID"] server_pid: u32;
+        /// The WebSocket endpoint [default: /connection/websocket; for Nchan /sub, to which the channel's name is
+        /// appended; for NATS /].
+        path: String;
         /// The server's Prometheus port, which counts the sessions closed with --require-code: one that does not read
         /// may never see its close frame.
         [value_name = "ADDR:PORT"] metrics: SocketAddr;
@@ -99,8 +102,11 @@ section! {
         /// Each session has channels of its own instead of the ones that all share.
         [num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL"]
         own_channels: bool = false;
-        /// Client threads [default: 1].
+        /// Client threads of each process [default: 1].
         threads: u32 = 1u32;
+        /// Client processes, because one has only so many file descriptors; 0 for as many as the sessions need. With 1,
+        /// the sessions are this process's own [default: 1].
+        processes: u32 = 1u32;
         /// New connections per second, 0 for as fast as possible [default: 0].
         [value_name = "PER_SECOND"] connect_rate: u32 = 0u32;
         /// Sessions between connect and the subscribe's reply at most, 0 for any number [default: 500].
@@ -165,6 +171,9 @@ section! {
         find_max_rate: bool = false;
     }
     optional {
+        /// Where NATS, Nchan or MQTT messages go; NATS and MQTT take user:password@ [default: nats://127.0.0.1:4222,
+        /// http://127.0.0.1:80/pub or mqtt://127.0.0.1:1883].
+        [value_name = "URL"] publish_url: Secret;
         /// Publish so many messages as fast as they are taken, instead of at a rate.
         [value_name = "MESSAGES"] burst: u32;
         /// The highest rate that --find-max-rate tries [default: 64 times --rate].
