@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::client::Opening;
-use crate::client::target::{Target, check_descriptors};
+use crate::client::room::Room;
+use crate::client::target::{MAX_SERVERS, Target};
+use crate::client::{Crew, Opening};
 use crate::error::{Error, Result};
 use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Redis};
@@ -49,14 +50,18 @@ pub(crate) enum Command {
     CompareFloor(CompareArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
+    /// Be one of the processes of --processes.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Which server, and how to hold sessions against it.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ServerArgs {
-    /// The server's address; port 8000 by default, 8001 for raw TCP.
+    /// The server's address; port 8000 by default, 8001 for raw TCP. May be given several times: sessions are spread
+    /// over the servers.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) server: Option<SocketAddr>,
+    pub(crate) server: Vec<SocketAddr>,
     /// Transport and encoding.
     #[arg(long, value_enum, default_value_t = Wire::WsJson)]
     pub(crate) wire: Wire,
@@ -66,9 +71,13 @@ pub(crate) struct ServerArgs {
     /// The channel to subscribe to; with a channel per session, the beginning of their names.
     #[arg(long, default_value = "loadtest")]
     pub(crate) channel: String,
-    /// Client threads.
+    /// Client threads of each process.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
+    /// Client processes, because one has only so many file descriptors; 0 for as many as the sessions need. With 1, the
+    /// sessions are this process's own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub(crate) processes: u32,
     /// New connections per second; 0 for as fast as possible.
     #[arg(long, default_value_t = 0, value_name = "PER_SECOND")]
     pub(crate) connect_rate: u32,
@@ -89,7 +98,6 @@ impl ServerArgs {
     /// # Errors
     /// Too few file descriptors, or a channel that cannot be named.
     pub(crate) fn target(&self, sessions: u32) -> Result<Target> {
-        check_descriptors(sessions)?;
         if self.channel.is_empty()
             || !self.channel.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
         {
@@ -99,10 +107,22 @@ impl ServerArgs {
             return Err(Error::Usage("--path: a path that starts with / and has no spaces".to_owned()));
         }
         let port = if self.wire.is_websocket() { 8000 } else { 8001 };
-        let address = self.server.unwrap_or_else(|| ([127, 0, 0, 1], port).into());
-        let mut target = Target::new(address, self.wire, &self.path, &self.channel);
-        target.spread_sources(self.sources, sessions);
+        let servers = if self.server.is_empty() { vec![([127, 0, 0, 1], port).into()] } else { self.server.clone() };
+        if servers.len() > MAX_SERVERS {
+            return Err(Error::Usage(format!("--server: at most {MAX_SERVERS} times")));
+        }
+        let mut target = Target::new(servers, self.wire, &self.path, &self.channel);
+        let room = Room::read();
+        let processes = self.crew(sessions).processes;
+        target.spread_sources(self.sources, sessions, processes);
+        room.check(sessions, processes, &target)?;
         Ok(target)
+    }
+
+    /// Who holds that many sessions.
+    pub(crate) fn crew(&self, sessions: u32) -> Crew {
+        let processes = if self.processes == 0 { Room::read().processes(sessions) } else { self.processes };
+        Crew { processes, threads: self.threads }
     }
 
     /// How to open a group of sessions.
@@ -169,17 +189,18 @@ impl PublishArgs {
 }
 
 /// The process to watch, where it may be left out.
-#[derive(Debug, Clone, Copy, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ProbeArgs {
-    /// The server's process, for its CPU time, memory and context switches.
+    /// The server's process, for its CPU time, memory and context switches. May be given several times: they are added
+    /// up.
     #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: Option<u32>,
+    pub(crate) server_pid: Vec<u32>,
 }
 
 impl ProbeArgs {
     /// The probe, if a process is named.
-    pub(crate) fn probe(self) -> Result<Option<Probe>> {
-        self.server_pid.map(Probe::new).transpose()
+    pub(crate) fn probe(&self) -> Result<Option<Probe>> {
+        if self.server_pid.is_empty() { Ok(None) } else { Probe::new(&self.server_pid).map(Some) }
     }
 }
 
@@ -210,9 +231,9 @@ pub(crate) fn messages(rate: f64, seconds: f64) -> Result<u64> {
 pub(crate) struct IdleArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// The server's process.
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: u32,
+    /// The server's process; may be given several times.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
     /// Sessions in all.
     #[arg(long, default_value_t = 15_000)]
     pub(crate) sessions: u32,
@@ -352,9 +373,9 @@ pub(crate) struct CompareArgs {
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) publish: PublishArgs,
-    /// The server's process.
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: u32,
+    /// The server's process; may be given several times.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
     /// Subscribers.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) sessions: u32,

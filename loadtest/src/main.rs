@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> Result<bool> {
             })?;
             return Ok(true);
         }
+        Command::Worker => return client::process::serve::run().map(|()| true),
         Command::Idle(args) => ("idle", report::to_json(args), scenario::idle::run(args, &progress)?),
         Command::Broadcast(args) => {
             ("broadcast", report::to_json(args), scenario::pattern::broadcast(args, &progress)?)

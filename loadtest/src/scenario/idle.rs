@@ -19,6 +19,8 @@ struct Idle {
     base: u32,
     rss_bytes_base: u64,
     rss_bytes: u64,
+    /// Of each server process.
+    rss_bytes_of_each: Vec<u64>,
     bytes_per_session: f64,
     client_bytes_per_session: f64,
     connects_per_second: f64,
@@ -41,18 +43,18 @@ pub(crate) fn run(args: &IdleArgs, progress: &Progress) -> Result<Findings> {
     let mut target = args.server.target(args.sessions)?;
     target.numbered = args.own_channels;
     let channels = if args.own_channels { args.sessions } else { 1 };
-    let probe = Probe::new(args.server_pid)?;
+    let probe = Probe::new(&args.server_pid)?;
     let pause = Duration::from_secs(args.pause.into());
     let more = args.sessions - args.base;
 
-    let mut fleet = Fleet::start(target, args.server.threads)?;
+    let mut fleet = Fleet::start(target, args.server.crew(args.sessions))?;
     fleet.open(args.server.opening(args.base, channels), progress)?;
     progress.wait("pause", pause);
-    let (first, own_first) = (probe.sample()?, Probe::own().sample()?);
+    let (first, own_first) = (probe.sample()?, fleet.probe().sample()?);
     let took = fleet.open(args.server.opening(more, channels), progress)?;
     let connected = probe.sample()?;
     progress.wait("pause", pause);
-    let (second, own_second) = (probe.sample()?, Probe::own().sample()?);
+    let (second, own_second) = (probe.sample()?, fleet.probe().sample()?);
     let tally = fleet.collect(&std::sync::Arc::from([]))?;
 
     let per_session = |first: u64, second: u64| (second as f64 - first as f64) / f64::from(more);
@@ -63,6 +65,7 @@ pub(crate) fn run(args: &IdleArgs, progress: &Progress) -> Result<Findings> {
         base: args.base,
         rss_bytes_base: first.rss,
         rss_bytes: second.rss,
+        rss_bytes_of_each: second.rss_of_each().collect(),
         bytes_per_session: per_session(first.rss, second.rss),
         client_bytes_per_session: per_session(own_first.rss, own_second.rss),
         connects_per_second: f64::from(more) / took.as_secs_f64(),

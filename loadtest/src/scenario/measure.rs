@@ -68,7 +68,7 @@ pub(crate) fn measure(
     fleet: &Fleet,
     dialect: &dyn Dialect,
     load: &Load,
-    probe: Option<Probe>,
+    probe: Option<&Probe>,
     progress: &Progress,
     watch: &mut dyn FnMut(&Counters) -> Result<()>,
 ) -> Result<Measured> {
@@ -82,7 +82,7 @@ pub(crate) fn measure(
         round,
     };
     let base = delivered(fleet);
-    let before = probe.map(|probe| probe.sample()).transpose()?;
+    let before = probe.map(Probe::sample).transpose()?;
     let published = publish_watched(fleet, dialect, &plan, load, progress, watch)?;
 
     let expected = base + expected(&published, load.readers);
@@ -95,7 +95,7 @@ pub(crate) fn measure(
             last = (now, Instant::now());
         }
     }
-    let after = probe.map(|probe| probe.sample()).transpose()?;
+    let after = probe.map(Probe::sample).transpose()?;
     let tally = fleet.collect(&published.per_channel)?;
     if tally.delivered == 0 && published.unheard == load.messages && load.readers > 0 {
         return Err(Error::Run(format!(

@@ -10,7 +10,7 @@ pub(crate) mod reply;
 pub(crate) mod websocket;
 
 /// A transport with an encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Wire {
     /// WebSocket with newline-separated JSON.
