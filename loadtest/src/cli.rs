@@ -1,7 +1,6 @@
 //! Arguments.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,6 +12,7 @@ use crate::client::{Crew, Opening};
 use crate::error::{Error, Result};
 use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Redis};
+use crate::report::Outputs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -27,9 +27,8 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Write everything that was measured to this file, as JSON.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
     /// No progress.
     #[arg(long, global = true)]
     pub(crate) quiet: bool,

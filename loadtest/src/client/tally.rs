@@ -127,7 +127,7 @@ impl Tally {
 }
 
 /// Where every message went; a healthy run has zeros behind `delivered`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Accounting {
     /// Messages that arrived.
     pub(crate) delivered: u64,
