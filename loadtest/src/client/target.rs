@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::error::{Error, Result};
-use crate::wire::{Wire, reply, websocket};
+use crate::wire::{Wire, websocket};
 
 /// Sessions that share a loopback source address by default; far below the 28,232 ephemeral ports of Linux, so that
 /// ports of closed connections may rest for their minute.
@@ -30,13 +30,12 @@ pub(crate) struct Target {
     pub(crate) channel: String,
     /// Whether channel names carry their number.
     pub(crate) numbered: bool,
-    upgrade: Vec<u8>,
+    path: String,
 }
 
 impl Target {
     /// A target; `path` matters to WebSocket wires only.
     pub(crate) fn new(address: SocketAddr, wire: Wire, path: &str, channel: &str) -> Self {
-        let upgrade = websocket::upgrade_request(&address.to_string(), path, !wire.is_json());
         Self {
             address,
             wire,
@@ -44,7 +43,7 @@ impl Target {
             stalled_receive_buffer: 4096,
             channel: channel.to_owned(),
             numbered: false,
-            upgrade,
+            path: path.to_owned(),
         }
     }
 
@@ -66,19 +65,22 @@ impl Target {
 
     /// What a session sends as soon as TCP is up.
     pub(crate) fn greeting(&self, channel: u32) -> Vec<u8> {
-        if self.wire.is_websocket() {
-            self.upgrade.clone()
-        } else {
-            reply::opening(self.wire, &self.channel_name(channel))
+        if !self.wire.is_websocket() {
+            return self.wire.opening(&self.channel_name(channel));
         }
+        let host = self.address.to_string();
+        let path = match self.wire {
+            Wire::Nchan => format!("{}/{}", self.path.trim_end_matches('/'), self.channel_name(channel)),
+            _ => self.path.clone(),
+        };
+        websocket::upgrade_request(&host, &path, self.wire.subprotocol())
     }
 
-    /// What a session sends once the upgrade is granted.
+    /// What a session sends once the upgrade is granted and the server has said what has to come first.
     pub(crate) fn opening_frame(&self, channel: u32) -> Vec<u8> {
-        let commands = reply::opening(self.wire, &self.channel_name(channel));
-        let opcode = if self.wire.is_json() { websocket::TEXT } else { websocket::BINARY };
+        let commands = self.wire.opening(&self.channel_name(channel));
         let mut frame = Vec::with_capacity(commands.len() + 8);
-        websocket::push_client_frame(opcode, &commands, &mut frame);
+        websocket::push_client_frame(self.wire.opcode(), &commands, &mut frame);
         frame
     }
 
@@ -144,6 +146,18 @@ mod tests {
         let mut far = Target::new(([192, 0, 2, 1], 8000).into(), Wire::WsJson, "/", "c");
         far.spread_sources(4, 15_000);
         assert!(far.sources.is_empty());
+    }
+
+    #[test]
+    fn only_nchan_has_the_channel_in_the_path_of_its_upgrade() {
+        let greeting = |wire, path| {
+            let mut target = Target::new(([127, 0, 0, 1], 80).into(), wire, path, "c");
+            target.numbered = true;
+            String::from_utf8(target.greeting(7)).unwrap()
+        };
+        assert!(greeting(Wire::Nchan, "/sub/").starts_with("GET /sub/c-7 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
+        assert!(greeting(Wire::Nats, "/").starts_with("GET / HTTP/1.1\r\n"));
+        assert!(greeting(Wire::WsProtobuf, "/ws").contains("Sec-WebSocket-Protocol: centrifuge-protobuf\r\n"));
     }
 
     #[test]
