@@ -11,7 +11,7 @@ use crate::client::target::{MAX_SERVERS, Target};
 use crate::client::{Crew, Opening};
 use crate::error::{Error, Result};
 use crate::probe::Probe;
-use crate::publisher::{Api, Dialect, Redis};
+use crate::publisher::{Api, Dialect, Mqtt, Nats, Nchan, Redis};
 use crate::report::Outputs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
@@ -57,16 +57,17 @@ pub(crate) enum Command {
 /// Which server, and how to hold sessions against it.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ServerArgs {
-    /// The server's address; port 8000 by default, 8001 for raw TCP. May be given several times: sessions are spread
-    /// over the servers.
+    /// The server's address; on this machine at the wire's usual port by default. May be given several times: sessions
+    /// are spread over the servers.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) server: Vec<SocketAddr>,
     /// Transport and encoding.
     #[arg(long, value_enum, default_value_t = Wire::WsJson)]
     pub(crate) wire: Wire,
-    /// The WebSocket endpoint.
-    #[arg(long, default_value = "/connection/websocket")]
-    pub(crate) path: String,
+    /// The WebSocket endpoint; by default /connection/websocket, /sub for Nchan (the channel's name is appended) and /
+    /// for NATS.
+    #[arg(long)]
+    pub(crate) path: Option<String>,
     /// The channel to subscribe to; with a channel per session, the beginning of their names.
     #[arg(long, default_value = "loadtest")]
     pub(crate) channel: String,
@@ -97,20 +98,17 @@ impl ServerArgs {
     /// # Errors
     /// Too few file descriptors, or a channel that cannot be named.
     pub(crate) fn target(&self, sessions: u32) -> Result<Target> {
-        if self.channel.is_empty()
-            || !self.channel.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-        {
-            return Err(Error::Usage("--channel: a name of printable ASCII without quotes and backslashes".to_owned()));
-        }
-        if !self.path.starts_with('/') || !self.path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        self.wire.check_channel(&self.channel).map_err(|fault| Error::Usage(format!("--channel: {fault}")))?;
+        let path = self.path.as_deref().unwrap_or(self.wire.path());
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Usage("--path: a path that starts with / and has no spaces".to_owned()));
         }
-        let port = if self.wire.is_websocket() { 8000 } else { 8001 };
-        let servers = if self.server.is_empty() { vec![([127, 0, 0, 1], port).into()] } else { self.server.clone() };
+        let usual = || vec![([127, 0, 0, 1], self.wire.port()).into()];
+        let servers = if self.server.is_empty() { usual() } else { self.server.clone() };
         if servers.len() > MAX_SERVERS {
             return Err(Error::Usage(format!("--server: at most {MAX_SERVERS} times")));
         }
-        let mut target = Target::new(servers, self.wire, &self.path, &self.channel);
+        let mut target = Target::new(servers, self.wire, path, &self.channel);
         let room = Room::read();
         let processes = self.crew(sessions).processes;
         target.spread_sources(self.sources, sessions, processes);
@@ -145,12 +143,18 @@ pub(crate) enum Backend {
     Redis,
     /// The server's HTTP API.
     Api,
+    /// PUB to a NATS server.
+    Nats,
+    /// POST to a publisher location of Nchan.
+    Nchan,
+    /// PUBLISH to an MQTT server, at quality of service 0.
+    Mqtt,
 }
 
 /// How messages get to the server.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct PublishArgs {
-    /// Publish through Redis or through the HTTP API.
+    /// What to publish to.
     #[arg(long, value_enum, default_value_t = Backend::Redis)]
     pub(crate) publish: Backend,
     /// The Redis that the server listens to.
@@ -167,6 +171,11 @@ pub(crate) struct PublishArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     #[serde(skip)]
     pub(crate) api_key: String,
+    /// Where NATS, Nchan or MQTT messages go: nats://127.0.0.1:4222, http://127.0.0.1:80/pub or mqtt://127.0.0.1:1883
+    /// by default. NATS and MQTT take user:password@.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip)]
+    pub(crate) publish_url: Option<String>,
     /// What is still under way when nothing has arrived for so many seconds is lost.
     #[arg(long, default_value_t = 3, value_name = "SECONDS")]
     pub(crate) grace: u32,
@@ -175,9 +184,13 @@ pub(crate) struct PublishArgs {
 impl PublishArgs {
     /// The backend.
     pub(crate) fn dialect(&self) -> Result<Box<dyn Dialect>> {
+        let url = |default| self.publish_url.as_deref().unwrap_or(default);
         Ok(match self.publish {
             Backend::Redis => Box::new(Redis::new(&self.redis, &self.redis_prefix)?),
             Backend::Api => Box::new(Api::new(&self.api_url, &self.api_key)?),
+            Backend::Nats => Box::new(Nats::new(url("nats://127.0.0.1:4222"))?),
+            Backend::Nchan => Box::new(Nchan::new(url("http://127.0.0.1:80/pub"))?),
+            Backend::Mqtt => Box::new(Mqtt::new(url("mqtt://127.0.0.1:1883"))?),
         })
     }
 

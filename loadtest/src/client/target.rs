@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::wire::{Wire, reply, websocket};
+use crate::wire::{Wire, websocket};
 
 /// Sessions that share a loopback source address by default; far below the 28,232 ephemeral ports of Linux, so that
 /// ports of closed connections may rest for their minute.
@@ -91,20 +91,22 @@ impl Target {
 
     /// What a session sends as soon as TCP is up.
     pub(crate) fn greeting(&self, server: u16, channel: u32) -> Vec<u8> {
-        if self.wire.is_websocket() {
-            let host = self.servers[usize::from(server)].to_string();
-            websocket::upgrade_request(&host, &self.path, !self.wire.is_json())
-        } else {
-            reply::opening(self.wire, &self.channel_name(channel))
+        if !self.wire.is_websocket() {
+            return self.wire.opening(&self.channel_name(channel));
         }
+        let host = self.servers[usize::from(server)].to_string();
+        let path = match self.wire {
+            Wire::Nchan => format!("{}/{}", self.path.trim_end_matches('/'), self.channel_name(channel)),
+            _ => self.path.clone(),
+        };
+        websocket::upgrade_request(&host, &path, self.wire.subprotocol())
     }
 
-    /// What a session sends once the upgrade is granted.
+    /// What a session sends once the upgrade is granted and the server has said what has to come first.
     pub(crate) fn opening_frame(&self, channel: u32) -> Vec<u8> {
-        let commands = reply::opening(self.wire, &self.channel_name(channel));
-        let opcode = if self.wire.is_json() { websocket::TEXT } else { websocket::BINARY };
+        let commands = self.wire.opening(&self.channel_name(channel));
         let mut frame = Vec::with_capacity(commands.len() + 8);
-        websocket::push_client_frame(opcode, &commands, &mut frame);
+        websocket::push_client_frame(self.wire.opcode(), &commands, &mut frame);
         frame
     }
 
@@ -177,6 +179,18 @@ mod tests {
             }
             assert!(counts.iter().flatten().all(|count| *count == 1), "{servers} {channels}");
         }
+    }
+
+    #[test]
+    fn only_nchan_has_the_channel_in_the_path_of_its_upgrade() {
+        let greeting = |wire, path| {
+            let mut target = Target::new(vec![([127, 0, 0, 1], 80).into()], wire, path, "c");
+            target.numbered = true;
+            String::from_utf8(target.greeting(0, 7)).unwrap()
+        };
+        assert!(greeting(Wire::Nchan, "/sub/").starts_with("GET /sub/c-7 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
+        assert!(greeting(Wire::Nats, "/").starts_with("GET / HTTP/1.1\r\n"));
+        assert!(greeting(Wire::WsProtobuf, "/ws").contains("Sec-WebSocket-Protocol: centrifuge-protobuf\r\n"));
     }
 
     #[test]

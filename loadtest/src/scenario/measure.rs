@@ -48,7 +48,7 @@ pub(crate) struct Measured {
     pub(crate) latency: Latency,
     /// The most that the publisher itself was late, in us; part of the latency.
     pub(crate) publisher_late_us: f64,
-    /// Messages that no server had subscribed to in Redis.
+    /// Messages that nobody had subscribed to, where the backend tells.
     pub(crate) unheard: u64,
     /// What the server used.
     pub(crate) server: Option<Usage>,
@@ -97,9 +97,9 @@ pub(crate) fn measure(
     let tally = fleet.collect(&published.per_channel)?;
     if tally.delivered == 0 && published.unheard == load.messages && load.readers > 0 {
         return Err(Error::Run(format!(
-            "{} has no subscriber for these messages: let the server use the same Redis, and give its prefix by \
-             --redis-prefix",
-            dialect.name()
+            "{} has no subscriber for these messages: {}",
+            dialect.name(),
+            dialect.unheard()
         )));
     }
     let server = after.zip(before).map(|(after, before)| after.since(&before));
