@@ -8,66 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::client::Counters;
 use crate::clock;
-use crate::probe::{self, Probe};
+use crate::probe::Probe;
+use crate::report::timeline::{Point, Timeline};
+use crate::sockstat::Sockstat;
 use crate::terminal::Progress;
 
-/// How often a sample is taken at first.
+/// How often a sample is taken.
 const EVERY: Duration = Duration::from_millis(250);
-/// Points at most; a longer run has them further apart.
-const MAX_POINTS: usize = 2_000;
-
-/// One sample. What cannot be told is not in it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Point {
-    /// Seconds since the run began.
-    pub(crate) t: f64,
-    /// Sessions that are subscribed.
-    pub(crate) sessions: u64,
-    /// Messages delivered so far.
-    pub(crate) delivered: u64,
-    /// Messages published so far.
-    pub(crate) published: u64,
-    /// The server's resident memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) server_rss_bytes: Option<u64>,
-    /// The server's CPU time so far, user and system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) server_cpu_seconds: Option<f64>,
-    /// Pages of this machine in TCP buffers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) socket_memory_bytes: Option<u64>,
-}
-
-/// Points at even distances; when there are too many, every other one is dropped.
-#[derive(Debug)]
-struct Timeline {
-    points: Vec<Point>,
-    every: Duration,
-    due: Duration,
-}
-
-impl Timeline {
-    fn is_due(&self, now: Duration) -> bool {
-        now >= self.due
-    }
-
-    fn push(&mut self, now: Duration, point: Point) {
-        self.points.push(point);
-        if self.points.len() == MAX_POINTS {
-            let mut number = 0;
-            self.points.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-            self.every *= 2;
-        }
-        self.due = now + self.every;
-    }
-}
+/// A sample is taken as well whenever so large a part of the sessions has come: connecting takes but a moment, and
+/// memory over connections is what it is to show.
+const PARTS: u64 = 50;
 
 /// Shows how far a run is and writes its timeline.
 #[derive(Debug)]
@@ -82,20 +34,39 @@ pub(crate) struct Monitor {
 struct State {
     fleets: Vec<Arc<Counters>>,
     publishers: Vec<Arc<AtomicU64>>,
+    /// Sessions that there will be.
+    expected: u64,
+    /// At the last sample.
+    sessions: u64,
+    due: Duration,
     timeline: Timeline,
+}
+
+impl State {
+    fn sessions(&self) -> u64 {
+        self.fleets.iter().map(|fleet| fleet.sessions()).sum()
+    }
 }
 
 impl Monitor {
     /// Watches a run that begins now, and the server's process if one is known.
     pub(crate) fn new(progress: Progress, probe: Option<Probe>) -> Self {
-        let timeline = Timeline { points: Vec::new(), every: EVERY, due: Duration::ZERO };
-        let state = State { fleets: Vec::new(), publishers: Vec::new(), timeline };
+        let state = State {
+            fleets: Vec::new(),
+            publishers: Vec::new(),
+            expected: 0,
+            sessions: 0,
+            due: Duration::ZERO,
+            timeline: Timeline::default(),
+        };
         Self { progress, started: Instant::now(), probe, state: RefCell::new(state) }
     }
 
-    /// Counts these sessions from now on.
-    pub(crate) fn watch_sessions(&self, counters: &Arc<Counters>) {
-        self.state.borrow_mut().fleets.push(Arc::clone(counters));
+    /// Counts these sessions from now on, of which there will be so many.
+    pub(crate) fn watch_sessions(&self, counters: &Arc<Counters>, expected: u32) {
+        let mut state = self.state.borrow_mut();
+        state.fleets.push(Arc::clone(counters));
+        state.expected = state.expected.max(expected.into());
     }
 
     /// A count of published messages that is watched from now on.
@@ -139,35 +110,38 @@ impl Monitor {
         self.end();
     }
 
-    /// The points so far, with one of this moment.
-    pub(crate) fn timeline(&self) -> Vec<Point> {
-        let point = self.sample();
-        let mut points = self.state.borrow().timeline.points.clone();
-        points.push(point);
-        points
+    /// The points of the run, with one of this moment.
+    pub(crate) fn into_timeline(self) -> Vec<Point> {
+        self.sample();
+        self.state.into_inner().timeline.into_points()
     }
 
     fn tick(&self) {
-        let now = self.started.elapsed();
-        if self.state.borrow().timeline.is_due(now) {
-            let point = self.sample();
-            self.state.borrow_mut().timeline.push(now, point);
+        let state = self.state.borrow();
+        let came = state.sessions().abs_diff(state.sessions) * PARTS > state.expected.max(1);
+        if self.started.elapsed() >= state.due || came {
+            drop(state);
+            self.sample();
         }
     }
 
-    fn sample(&self) -> Point {
-        let state = self.state.borrow();
+    fn sample(&self) {
+        let mut state = self.state.borrow_mut();
         let brief = self.probe.as_ref().and_then(Probe::brief);
+        let now = self.started.elapsed();
+        state.sessions = state.sessions();
+        state.due = now + EVERY;
         let delivered = |fleet: &Arc<Counters>| fleet.delivered.load(Ordering::Acquire);
-        Point {
-            t: (self.started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
-            sessions: state.fleets.iter().map(|fleet| fleet.sessions()).sum(),
+        let point = Point {
+            t: (now.as_secs_f64() * 1e3).round() / 1e3,
+            sessions: state.sessions,
             delivered: state.fleets.iter().map(delivered).sum(),
             published: state.publishers.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
             server_rss_bytes: brief.map(|brief| brief.rss),
             server_cpu_seconds: brief.map(|brief| brief.cpu_ns as f64 / 1e9),
-            socket_memory_bytes: probe::socket_memory(),
-        }
+            socket_memory_bytes: Sockstat::read().ok().map(|sockets| sockets.tcp_memory_bytes),
+        };
+        state.timeline.push(point);
     }
 }
 
@@ -175,45 +149,30 @@ impl Monitor {
 mod tests {
     use super::*;
 
-    fn point(t: f64) -> Point {
-        Point {
-            t,
-            sessions: 0,
-            delivered: 0,
-            published: 0,
-            server_rss_bytes: None,
-            server_cpu_seconds: None,
-            socket_memory_bytes: None,
-        }
-    }
-
     #[test]
-    fn a_long_run_has_its_points_further_apart_and_never_too_many() {
-        let mut timeline = Timeline { points: Vec::new(), every: EVERY, due: Duration::ZERO };
-        let hours = 3 * 3600 * 4;
-        for quarter in 0..hours {
-            let now = EVERY * quarter;
-            if timeline.is_due(now) {
-                timeline.push(now, point(now.as_secs_f64()));
-            }
-            assert!(timeline.points.len() < MAX_POINTS);
+    fn memory_over_connections_has_points_however_fast_they_come() {
+        let monitor = Monitor::new(Progress::new(true), None);
+        let counters = Arc::new(Counters::default());
+        monitor.watch_sessions(&counters, 1000);
+        for _ in 0..1000 {
+            counters.ready.fetch_add(1, Ordering::Release);
+            monitor.at(0);
         }
-        assert!(timeline.points.len() >= MAX_POINTS / 2 && timeline.points[0].t == 0.0);
-        let distances: std::collections::BTreeSet<_> =
-            timeline.points.windows(2).map(|pair| ((pair[1].t - pair[0].t) * 1e3) as u64).collect();
-        assert_eq!(distances.len(), 1, "{distances:?}");
+        let points = monitor.into_timeline();
+        let gaps = points.windows(2).map(|pair| pair[1].sessions - pair[0].sessions);
+        assert!(points.len() >= 45 && gaps.max().is_some_and(|gap| gap <= 21), "{points:?}");
     }
 
     #[test]
     fn sessions_messages_and_the_servers_costs_are_in_a_sample() {
-        let monitor = Monitor::new(Progress::new(true), Some(Probe::own()));
+        let monitor = Monitor::new(Progress::new(true), Some(Probe::trusted(vec![std::process::id()])));
         let counters = Arc::new(Counters::default());
-        monitor.watch_sessions(&counters);
+        monitor.watch_sessions(&counters, 5);
         counters.ready.store(5, Ordering::Release);
         counters.ended.store(2, Ordering::Release);
         counters.delivered.store(7, Ordering::Release);
         monitor.watch_publisher().store(4, Ordering::Relaxed);
-        let points = monitor.timeline();
+        let points = monitor.into_timeline();
         let last = points.last().unwrap();
         assert_eq!((last.sessions, last.delivered, last.published), (3, 7, 4));
         assert!(last.server_rss_bytes.is_some_and(|bytes| bytes > 1 << 20) && last.server_cpu_seconds.is_some());

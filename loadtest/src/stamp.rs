@@ -4,7 +4,7 @@
 //! {"lt#":"RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT","p":"xxxx"}     a JSON object
 //! "lt#RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT:xxxx;"               a JSON string
 //! lt#RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT:xxxx;                 plain text
-//!    |   |     |       due time, ns on this process's clock
+//!    |   |     |       due time, ns on the machine's monotonic clock
 //!    |   |     sequence number within the channel
 //!    |   channel
 //!    round

@@ -5,6 +5,7 @@
 pub(crate) struct Zipf {
     /// The share of all draws that go to this channel or one before it.
     cumulative: Vec<f64>,
+    exponent: f64,
 }
 
 impl Zipf {
@@ -19,7 +20,12 @@ impl Zipf {
             })
             .collect();
         cumulative.iter_mut().for_each(|share| *share /= sum);
-        Self { cumulative }
+        Self { cumulative, exponent }
+    }
+
+    /// What it was made with.
+    pub(crate) fn exponent(&self) -> f64 {
+        self.exponent
     }
 
     /// How many channels there are.

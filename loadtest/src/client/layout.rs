@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::settings::Sessions;
 use crate::zipf::{self, Zipf};
 
 /// Channels, numbered from 0, and how sessions are spread over them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Shape", into = "Shape")]
 pub(crate) struct Layout {
     /// Channels in all.
     channels: u32,
@@ -14,6 +17,31 @@ pub(crate) struct Layout {
     subscriptions: u32,
     /// Draws each session's only channel by popularity.
     zipf: Option<Arc<Zipf>>,
+}
+
+/// What a layout is made from; goes to other processes in its place.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Shape {
+    channels: u32,
+    subscriptions: u32,
+    /// The exponent of the channels' popularity.
+    exponent: Option<f64>,
+}
+
+impl From<Shape> for Layout {
+    fn from(shape: Shape) -> Self {
+        match shape.exponent {
+            Some(exponent) => Self::popular(Arc::new(Zipf::new(shape.channels, exponent))),
+            None => Self::even(shape.channels, shape.subscriptions),
+        }
+    }
+}
+
+impl From<Layout> for Shape {
+    fn from(layout: Layout) -> Self {
+        let exponent = layout.zipf.map(|zipf| zipf.exponent());
+        Self { channels: layout.channels, subscriptions: layout.subscriptions, exponent }
+    }
 }
 
 impl Layout {
@@ -112,6 +140,15 @@ mod tests {
         }
         let layout = Layout::popular(Arc::new(Zipf::new(50, 1.0)));
         assert_eq!(layout.subscribers(1000), counted(&layout, 1000));
+    }
+
+    #[test]
+    fn another_process_has_the_same_layout() {
+        for layout in [Layout::even(7, 3), Layout::popular(Arc::new(Zipf::new(50, 1.2)))] {
+            let json = serde_json::to_string(&layout).unwrap();
+            let there: Layout = serde_json::from_str(&json).unwrap();
+            assert_eq!(there.subscribers(1000), layout.subscribers(1000), "{json}");
+        }
     }
 
     #[test]

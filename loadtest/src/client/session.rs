@@ -1,5 +1,7 @@
 //! One session: what it is waiting for, which message is next, and what its bytes mean. No socket is touched here.
 
+use serde::{Deserialize, Serialize};
+
 use super::tally::Tally;
 use crate::stamp::Stamp;
 use crate::wire::reply::{self, Reply};
@@ -24,7 +26,7 @@ pub(crate) enum Phase {
 }
 
 /// What one measurement needs to know to judge a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Expectation {
     /// The measurement's number.
     pub(crate) round: u16,
@@ -68,7 +70,7 @@ impl Count {
 }
 
 /// When the messages of a channel were due.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// The first one, in ns of [`crate::clock::now`].
     pub(crate) first: u64,
@@ -100,39 +102,66 @@ pub(crate) enum Outcome {
     End(String),
 }
 
-/// What a session's bytes are judged by, and where it is written down.
+/// What one read brings along, beside its bytes.
 #[derive(Debug)]
-pub(crate) struct Judge<'a> {
-    /// How the bytes are encoded.
+pub(crate) struct Reading<'a> {
+    /// What is spoken.
     pub(crate) wire: Wire,
-    /// When they were read, in ns of [`crate::clock::now`].
+    /// When the bytes were read, in ns of [`crate::clock::now`].
     pub(crate) now: u64,
-    /// The measurement.
+    /// What messages are judged by.
     pub(crate) expected: Expectation,
     /// Channels in all.
     pub(crate) channels: u32,
     /// The session's own channels, from its first on.
     pub(crate) counts: &'a mut [Count],
-    /// The figures.
+    /// Where it is all counted.
     pub(crate) tally: &'a mut Tally,
+    /// What is to be sent is appended here.
+    pub(crate) answer: &'a mut Vec<u8>,
+}
+
+impl Reading<'_> {
+    /// Answers a server's ping.
+    fn pong(&mut self) {
+        if self.wire.is_websocket() {
+            websocket::push_client_frame(self.wire.opcode(), self.wire.pong(), self.answer);
+        } else {
+            self.answer.extend_from_slice(self.wire.pong());
+        }
+    }
+}
+
+/// What came of the bytes of one read.
+struct Parsed {
+    outcome: Outcome,
+    /// Bytes that need not come again.
+    taken: usize,
+    /// The beginning of a message whose frame has ended before it.
+    cut: Vec<u8>,
 }
 
 /// The state of one session. Idle, it owns no heap memory.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// The start of a frame whose end has not come; without a heap block while there is none.
+    /// What is incomplete: the beginning of a message that a frame's end has cut (`cut` bytes of it), then the
+    /// beginning of a frame. Without a heap block while there is nothing.
     carry: Vec<u8>,
     /// When `connect` was called; once it is ready, when it became so. In ns of [`crate::clock::now`].
     pub(crate) since: u64,
     /// The number of the first channel that it subscribes to.
     pub(crate) channel: u32,
+    /// Bytes of `carry` that have come out of their frames already.
+    cut: u32,
+    /// Which of the target's servers it connects to.
+    pub(crate) server: u16,
     /// Subscribes that are not answered yet.
     awaiting: u16,
     /// How far it has come.
     pub(crate) phase: Phase,
     /// Does not read once it is ready.
     pub(crate) stalled: bool,
-    /// It has been subscribed to everything, and nobody has closed it on purpose since.
+    /// It has been subscribed to everything, and is owed the messages of this measurement.
     pub(crate) subscribed: bool,
     /// Pings are to be answered.
     pong: bool,
@@ -141,15 +170,17 @@ pub(crate) struct Session {
 }
 
 // A promise of the documentation: 19,000 sessions fit into a few megabytes.
-const _: () = assert!(size_of::<Session>() + size_of::<Count>() <= 72);
+const _: () = assert!(size_of::<Session>() + size_of::<Count>() <= 64);
 
 impl Session {
-    /// A session that begins to connect at `opened`, to subscribe to so many channels from `channel` on.
-    pub(crate) fn new(channel: u32, subscriptions: u16, stalled: bool, opened: u64) -> Self {
+    /// A session that begins to connect to a server at `opened`, to subscribe to so many channels from `channel` on.
+    pub(crate) fn new(server: u16, channel: u32, subscriptions: u16, stalled: bool, opened: u64) -> Self {
         Self {
             carry: Vec::new(),
             since: opened,
             channel,
+            cut: 0,
+            server,
             awaiting: subscriptions.max(1),
             phase: Phase::Connecting,
             stalled,
@@ -159,32 +190,42 @@ impl Session {
         }
     }
 
+    /// Starts counting anew: who is subscribed counts from the first message on, who is not, from when it is. A session
+    /// that has ended is owed nothing any more.
+    pub(crate) fn start_round(&mut self, counts: &mut [Count]) {
+        self.subscribed &= self.phase == Phase::Ready;
+        counts.fill(if self.subscribed { Count::START } else { Count::JOIN });
+    }
+
     /// Frees what an ended session does not need any more.
     pub(crate) fn end(&mut self) {
         self.phase = Phase::Ended;
         self.carry = Vec::new();
     }
 
-    /// Takes bytes that were read; answers that are to be sent are appended to `answer`.
-    pub(crate) fn receive(&mut self, bytes: &[u8], judge: &mut Judge<'_>, answer: &mut Vec<u8>) -> Outcome {
-        let result = if self.carry.is_empty() {
-            self.parse(bytes, judge, answer).map(|(outcome, taken)| {
+    /// Takes bytes that were read.
+    pub(crate) fn receive(&mut self, bytes: &[u8], reading: &mut Reading<'_>) -> Outcome {
+        let cut = std::mem::take(&mut self.cut) as usize;
+        let mut held = std::mem::take(&mut self.carry);
+        let result = if held.is_empty() {
+            self.parse(&[], bytes, reading).inspect(|parsed| {
                 // Most reads end with a frame: nothing is kept, nothing is allocated.
-                (outcome, bytes[taken..].to_vec())
+                held.extend_from_slice(&bytes[parsed.taken..]);
             })
         } else {
-            let mut held = std::mem::take(&mut self.carry);
             held.extend_from_slice(bytes);
-            self.parse(&held, judge, answer).map(|(outcome, taken)| {
-                held.drain(..taken);
-                (outcome, if held.is_empty() { Vec::new() } else { held })
+            let (message, frames) = held.split_at(cut);
+            self.parse(message, frames, reading).inspect(|parsed| {
+                held.drain(..cut + parsed.taken);
             })
         };
         match result {
-            Ok((outcome, rest)) => {
-                if !matches!(outcome, Outcome::End(_)) {
-                    self.carry = rest;
-                }
+            Ok(Parsed { outcome: end @ Outcome::End(_), .. }) => end,
+            Ok(Parsed { outcome, cut, .. }) => {
+                // A message is at most 32 MiB, so its beginning is as well.
+                self.cut = cut.len() as u32;
+                held.splice(..0, cut);
+                self.carry = if held.is_empty() { Vec::new() } else { held };
                 outcome
             }
             Err(fault) => Outcome::End(format!("malformed: {fault}")),
@@ -200,84 +241,77 @@ impl Session {
         }
     }
 
-    /// Parses as much as is complete; gives the number of bytes that were taken.
-    fn parse(
-        &mut self,
-        bytes: &[u8],
-        judge: &mut Judge<'_>,
-        answer: &mut Vec<u8>,
-    ) -> Result<(Outcome, usize), Malformed> {
-        let wire = judge.wire;
-        let mut taken = 0;
+    /// Parses as much as is complete of `bytes`; `cut` is the beginning of a message whose frame has ended before it.
+    fn parse(&mut self, cut: &[u8], bytes: &[u8], reading: &mut Reading<'_>) -> Result<Parsed, Malformed> {
+        let wire = reading.wire;
+        let mut parsed = Parsed { outcome: Outcome::Continue, taken: 0, cut: cut.to_vec() };
         if self.phase == Phase::Upgrading {
             match websocket::upgrade_response(bytes)? {
-                None => return Ok((Outcome::Continue, 0)),
+                None => return Ok(parsed),
                 Some(Upgrade::Refused(status)) => {
-                    return Ok((Outcome::End(format!("refused with HTTP {status}")), bytes.len()));
+                    parsed.outcome = Outcome::End(format!("refused with HTTP {status}"));
+                    return Ok(parsed);
                 }
                 Some(Upgrade::Granted(length)) => {
-                    self.phase = Phase::Opening;
-                    // A server may not speak before it was spoken to: nothing follows the head.
-                    return Ok((Outcome::SendOpening, length));
+                    parsed.taken = length;
+                    (self.phase, parsed.outcome) = match wire {
+                        // The request was the subscription.
+                        Wire::Nchan => (Phase::Ready, self.ready(reading)),
+                        // The server introduces itself first.
+                        Wire::Nats => (Phase::Opening, Outcome::Continue),
+                        _ => (Phase::Opening, Outcome::SendOpening),
+                    };
                 }
             }
         }
-        let mut outcome = Outcome::Continue;
         if !wire.is_websocket() {
-            taken = reply::each_protobuf(bytes, |reply| {
-                self.reply(reply, judge, answer, &mut outcome);
-            })?;
-            return Ok((outcome, taken));
+            parsed.taken = wire.each(bytes, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+            return Ok(parsed);
         }
-        while let Some(frame) = websocket::frame(&bytes[taken..])? {
+        while !matches!(parsed.outcome, Outcome::End(_))
+            && let Some(frame) = websocket::frame(&bytes[parsed.taken..])?
+        {
             if frame.mask.is_some() {
                 return Err("masked frame from a server");
             }
+            parsed.taken += frame.length;
             match frame.opcode {
-                websocket::TEXT if wire.is_json() => {
-                    reply::each_json(frame.payload, |reply| {
-                        self.reply(reply, judge, answer, &mut outcome);
-                    })?;
-                }
-                websocket::BINARY if !wire.is_json() => {
-                    let whole = reply::each_protobuf(frame.payload, |reply| {
-                        self.reply(reply, judge, answer, &mut outcome);
-                    })?;
-                    if whole != frame.payload.len() {
+                opcode if wire.takes(opcode) => {
+                    let joined;
+                    let messages = if parsed.cut.is_empty() {
+                        frame.payload
+                    } else {
+                        joined = [&parsed.cut, frame.payload].concat();
+                        &joined
+                    };
+                    let taken = wire.each(messages, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+                    if taken < messages.len() && !wire.cuts_messages() {
                         return Err("reply cut by the end of its frame");
                     }
+                    parsed.cut = messages[taken..].to_vec();
                 }
                 websocket::TEXT | websocket::BINARY => return Err("message of the other encoding"),
-                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, answer),
+                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, reading.answer),
                 websocket::PONG => {}
-                websocket::CLOSE => {
-                    return Ok((Outcome::End(closed_with(websocket::close_code(frame.payload))), bytes.len()));
-                }
+                websocket::CLOSE => parsed.outcome = Outcome::End(closed_with(websocket::close_code(frame.payload))),
                 _ => return Err("frame with an unknown opcode"),
             }
-            taken += frame.length;
-            if let Outcome::End(_) = outcome {
-                break;
-            }
         }
-        Ok((outcome, taken))
+        Ok(parsed)
     }
 
     #[inline]
-    fn reply(&mut self, reply: Reply<'_>, judge: &mut Judge<'_>, answer: &mut Vec<u8>, outcome: &mut Outcome) {
+    fn reply(&mut self, reply: Reply<'_>, reading: &mut Reading<'_>, outcome: &mut Outcome) {
         match reply {
-            Reply::Publication(payload) => match Stamp::read(payload, judge.expected.payload) {
-                Some(stamp) if stamp.round == judge.expected.round => self.delivery(stamp, judge),
-                _ => judge.tally.strays += 1,
+            Reply::Publication(payload) => match Stamp::read(payload, reading.expected.payload) {
+                Some(stamp) if stamp.round == reading.expected.round => self.delivery(stamp, reading),
+                _ => reading.tally.strays += 1,
             },
-            Reply::Ping if self.pong => {
-                let wire = judge.wire;
-                if wire.is_websocket() {
-                    let opcode = if wire.is_json() { websocket::TEXT } else { websocket::BINARY };
-                    websocket::push_client_frame(opcode, reply::pong(wire), answer);
-                } else {
-                    answer.extend_from_slice(reply::pong(wire));
-                }
+            Reply::Ping if self.pong => reading.pong(),
+            Reply::Greeting if self.phase == Phase::Opening => {
+                self.phase = Phase::Subscribing;
+                self.pong = true;
+                *outcome = Outcome::SendOpening;
             }
             Reply::Connected { pong } => {
                 self.pong = pong;
@@ -288,37 +322,43 @@ impl Session {
             Reply::Subscribed if self.phase == Phase::Subscribing => {
                 self.awaiting = self.awaiting.saturating_sub(1);
                 if self.awaiting == 0 {
-                    self.phase = Phase::Ready;
-                    self.subscribed = true;
-                    judge.tally.setup.saturating_record(judge.now.saturating_sub(self.since));
-                    self.since = judge.now;
-                    *outcome = Outcome::Ready;
+                    *outcome = self.ready(reading);
                 }
             }
             Reply::Refused { id, code, message } => {
                 let command = if id == reply::CONNECT_ID { "connect" } else { "subscribe" };
                 *outcome = Outcome::End(format!("{command} refused with {code} ({message})"));
             }
+            Reply::Error(text) => *outcome = Outcome::End(format!("the server complains: {text}")),
             Reply::Disconnect(code) => self.announced = u16::try_from(code).unwrap_or(u16::MAX),
-            Reply::Ping | Reply::Subscribed | Reply::Other => {}
+            Reply::Ping | Reply::Greeting | Reply::Subscribed | Reply::Other => {}
         }
     }
 
+    /// The last subscribe is answered; what comes from here on is counted, also in the same read.
+    fn ready(&mut self, reading: &mut Reading<'_>) -> Outcome {
+        self.phase = Phase::Ready;
+        self.subscribed = true;
+        reading.tally.setup.saturating_record(reading.now.saturating_sub(self.since));
+        self.since = reading.now;
+        Outcome::Ready
+    }
+
     #[inline]
-    fn delivery(&mut self, stamp: Stamp, judge: &mut Judge<'_>) {
+    fn delivery(&mut self, stamp: Stamp, reading: &mut Reading<'_>) {
         let place = stamp.channel.checked_sub(self.channel).unwrap_or_else(|| {
             // The channels of a session may wrap around from the last to the first.
-            stamp.channel.wrapping_add(judge.channels).wrapping_sub(self.channel)
+            stamp.channel.wrapping_add(reading.channels).wrapping_sub(self.channel)
         });
-        let Some(count) = judge.counts.get_mut(place as usize) else {
-            judge.tally.misrouted += 1;
+        let Some(count) = reading.counts.get_mut(place as usize) else {
+            reading.tally.misrouted += 1;
             return;
         };
-        let tally = &mut *judge.tally;
+        let tally = &mut *reading.tally;
         if count.next == JOINING {
             // Messages that were due after this session was subscribed, and before this one, are missing.
             let time = stamp.due.saturating_sub(self.since).saturating_sub(1);
-            let missing = time.checked_div(judge.expected.interval).unwrap_or(0);
+            let missing = time.checked_div(reading.expected.interval).unwrap_or(0);
             count.missing = u32::try_from(missing).unwrap_or(u32::MAX).min(stamp.sequence);
             count.next = stamp.sequence;
         }
@@ -345,8 +385,8 @@ impl Session {
         tally.duplicates += u64::from(again);
         if !again {
             tally.delivered += 1;
-            tally.last_delivery = judge.now;
-            tally.latency.saturating_record(judge.now.saturating_sub(stamp.due));
+            tally.last_delivery = reading.now;
+            tally.latency.saturating_record(reading.now.saturating_sub(stamp.due));
         }
     }
 }
@@ -379,7 +419,7 @@ mod tests {
 
         /// With so many channels of 7, from number 5 on.
         fn subscribed(subscriptions: u16) -> Self {
-            let mut session = Session::new(5, subscriptions, false, 0);
+            let mut session = Session::new(0, 5, subscriptions, false, 0);
             session.phase = Phase::Opening;
             let counts = vec![Count::START; subscriptions.into()];
             let mut bench = Self { session, counts, tally: Tally::new(), answer: Vec::new() };
@@ -392,15 +432,16 @@ mod tests {
         }
 
         fn receive(&mut self, bytes: &[u8]) -> Outcome {
-            let mut judge = Judge {
+            let mut reading = Reading {
                 wire: Wire::WsJson,
                 now: 1000,
                 expected: EXPECTED,
                 channels: 7,
                 counts: &mut self.counts,
                 tally: &mut self.tally,
+                answer: &mut self.answer,
             };
-            self.session.receive(bytes, &mut judge, &mut self.answer)
+            self.session.receive(bytes, &mut reading)
         }
 
         fn lost(&self, published: u32) -> u64 {

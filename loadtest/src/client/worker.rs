@@ -12,10 +12,11 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use super::session::{Count, Expectation, Judge, Outcome, Phase, Schedule, Session};
+use super::Counters;
+use super::command::{Command, Opening};
+use super::session::{Count, Expectation, Outcome, Phase, Reading, Schedule, Session};
 use super::tally::{Tally, count};
 use super::target::Target;
-use super::{Counters, Opening};
 use crate::clock;
 use crate::error::{Context, Result};
 
@@ -34,46 +35,13 @@ const SLOW_TICK: u64 = 50_000_000;
 /// Marks the eventfd among the slab's indices.
 const WAKE: u64 = u64::MAX;
 
-/// What the main thread asks for.
+/// A thread's share of a command.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// Open these sessions; their numbers are `first`, `first + step`, ...
-    Open {
-        /// The first session's number.
-        first: u32,
-        /// The distance to the next.
-        step: u32,
-        /// How many and how.
-        opening: Opening,
-    },
-    /// Begin a measurement.
-    Round {
-        /// What belongs to it.
-        expectation: Expectation,
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Let stalled sessions read.
-    Resume {
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Close and reopen sessions in turn, so many per second; none from now on if that is 0.
-    Churn {
-        /// Sessions per second.
-        per_second: f64,
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Give away what was counted.
-    Collect {
-        /// Messages published per channel.
-        published: Arc<[u32]>,
-        /// When those of a channel were due.
-        schedule: Schedule,
-        /// Takes the tally.
-        reply: SyncSender<Tally>,
-    },
+pub(super) struct Order {
+    /// What to do.
+    pub(super) command: Command,
+    /// Told when it is done, with what was counted if that was asked for.
+    pub(super) answer: SyncSender<Option<Tally>>,
 }
 
 /// Sessions still to be opened.
@@ -189,42 +157,11 @@ impl Worker {
     /// Does what was ordered; false once the fleet is gone.
     fn take_orders(&mut self) -> bool {
         loop {
-            // A receiver that is gone has given up waiting, which it reported itself.
             match self.orders.try_recv() {
-                Ok(Order::Open { first, step, opening }) => {
-                    let sessions = opening.sessions as usize;
-                    self.slots.reserve(sessions);
-                    self.counts.reserve(sessions * self.subscriptions());
-                    self.pending =
-                        Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
-                }
-                Ok(Order::Round { expectation, done }) => {
-                    self.expectation = expectation;
-                    self.start_round();
-                    let _ = done.send(());
-                }
-                Ok(Order::Churn { per_second, done }) => {
-                    let next = self.churn.take().map_or(0, |churn| churn.next);
-                    self.churn = (per_second > 0.0).then(|| Churn {
-                        interval: 1e9 / per_second,
-                        due: clock::now() as f64 + 1e9 / per_second,
-                        next,
-                    });
-                    let _ = done.send(());
-                }
-                Ok(Order::Resume { done }) => {
-                    self.slow.clear();
-                    for index in 0..self.slots.len() {
-                        if self.slots[index].session.stalled {
-                            self.watch(index, EventFlags::IN);
-                        }
-                    }
-                    let _ = done.send(());
-                }
-                Ok(Order::Collect { published, schedule, reply }) => {
-                    let mut tally = std::mem::replace(&mut self.tally, Tally::new());
-                    tally.lost += self.lost(&published, schedule);
-                    let _ = reply.send(tally);
+                Ok(Order { command, answer }) => {
+                    let tally = self.obey(command);
+                    // A receiver that is gone has given up waiting, which it reported itself.
+                    let _ = answer.send(tally);
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -232,18 +169,44 @@ impl Worker {
         }
     }
 
+    fn obey(&mut self, command: Command) -> Option<Tally> {
+        match command {
+            Command::Open { first, step, opening } => {
+                self.slots.reserve(opening.sessions as usize);
+                self.pending = Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
+            }
+            Command::Round(expectation) => {
+                self.expectation = expectation;
+                let subscriptions = self.subscriptions();
+                let counts = self.counts.chunks_mut(subscriptions);
+                self.slots.iter_mut().zip(counts).for_each(|(slot, counts)| slot.session.start_round(counts));
+            }
+            Command::Churn { per_second } => {
+                let next = self.churn.take().map_or(0, |churn| churn.next);
+                let interval = 1e9 / per_second;
+                let due = clock::now() as f64 + interval;
+                self.churn = (per_second > 0.0).then_some(Churn { interval, due, next });
+            }
+            Command::Resume => {
+                self.slow.clear();
+                for index in 0..self.slots.len() {
+                    if self.slots[index].session.stalled {
+                        self.watch(index, EventFlags::IN);
+                    }
+                }
+            }
+            Command::Collect { published, schedule } => {
+                let mut tally = std::mem::replace(&mut self.tally, Tally::new());
+                tally.lost += self.lost(&published, schedule);
+                return Some(tally);
+            }
+        }
+        None
+    }
+
     /// Channels of each session.
     fn subscriptions(&self) -> usize {
         self.target.layout.subscriptions() as usize
-    }
-
-    /// Who is subscribed counts from the first message on, who is not from when it is.
-    fn start_round(&mut self) {
-        for index in 0..self.slots.len() {
-            let ready = self.slots[index].session.subscribed;
-            let counts = self.counts_of(index);
-            self.counts[counts].fill(if ready { Count::START } else { Count::JOIN });
-        }
     }
 
     /// Where the counts of a session are.
@@ -282,7 +245,7 @@ impl Worker {
             let session = self.session(pending.next, pending.opening.stalled);
             self.slots.push(Slot { stream: None, session });
             self.counts.resize(self.slots.len() * self.subscriptions(), Count::JOIN);
-            self.begin(self.slots.len() - 1, pending.next);
+            self.begin(self.slots.len() - 1);
             pending.next += pending.step;
             pending.left -= 1;
             pending.due += interval;
@@ -303,12 +266,14 @@ impl Worker {
 
     fn session(&self, number: u32, stalled: bool) -> Session {
         let layout = &self.target.layout;
-        Session::new(layout.first(number), layout.subscriptions() as u16, stalled, clock::now())
+        let (server, channel) = (self.target.server_of(number), layout.first(number));
+        Session::new(server, channel, layout.subscriptions() as u16, stalled, clock::now())
     }
 
-    /// Connects the session of a slot; its number chooses the source address.
-    fn begin(&mut self, index: usize, number: u32) {
-        let stream = self.target.connect(number, self.slots[index].session.stalled);
+    /// Connects the session of a slot.
+    fn begin(&mut self, index: usize) {
+        let Session { server, stalled, .. } = self.slots[index].session;
+        let stream = self.target.connect(server, index, stalled);
         self.in_flight += 1;
         let added = stream.and_then(|stream| {
             let data = EventData::new_u64(index as u64);
@@ -351,13 +316,13 @@ impl Worker {
             // What came is judged; what was still on its way was not waited for.
             self.tally.lost += self.counts[self.counts_of(index)].iter().map(|count| count.missing()).sum::<u64>();
         }
-        let (channel, subscriptions) = (session.channel, self.target.layout.subscriptions() as u16);
-        let session = Session::new(channel, subscriptions, false, clock::now());
+        let subscriptions = self.target.layout.subscriptions() as u16;
+        let session = Session::new(session.server, session.channel, subscriptions, false, clock::now());
         self.slots[index] = Slot { stream: None, session };
         let counts = self.counts_of(index);
         self.counts[counts].fill(Count::JOIN);
         self.tally.reopened += 1;
-        self.begin(index, index as u32);
+        self.begin(index);
     }
 
     /// Lets slow readers read what their rate allows; says for how many ns the loop may wait for the next time.
@@ -403,7 +368,7 @@ impl Worker {
     fn connected(&mut self, index: usize) {
         let session = &mut self.slots[index].session;
         session.phase = if self.target.wire.is_websocket() { Phase::Upgrading } else { Phase::Opening };
-        let greeting = self.target.greeting(session.channel);
+        let greeting = self.target.greeting(session.server, session.channel);
         self.watch(index, EventFlags::IN);
         self.send(index, &greeting);
     }
@@ -429,15 +394,16 @@ impl Worker {
             Err(error) => return self.end(index, &error.to_string()),
         };
         let now = clock::now();
-        let mut judge = Judge {
+        let mut reading = Reading {
             wire: self.target.wire,
             now,
             expected: self.expectation,
             channels: self.target.layout.channels(),
             counts: &mut self.counts[counts],
             tally: &mut self.tally,
+            answer: &mut self.answer,
         };
-        let outcome = session.receive(&self.buffer[..length], &mut judge, &mut self.answer);
+        let outcome = session.receive(&self.buffer[..length], &mut reading);
         if !self.answer.is_empty() {
             let answer = std::mem::take(&mut self.answer);
             self.send(index, &answer);
@@ -460,8 +426,8 @@ impl Worker {
         if session.phase != Phase::Ready {
             return;
         }
-        self.in_flight = self.in_flight.saturating_sub(1);
         let stalled = session.stalled;
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.counters.ready.fetch_add(1, Ordering::Release);
         if stalled {
             self.watch(index, EventFlags::RDHUP);

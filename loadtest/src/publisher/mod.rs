@@ -2,13 +2,20 @@
 //!
 //! - [`redis`]: plain `PUBLISH`
 //! - [`api`]: the HTTP API, `POST /api/publish`
+//! - [`nats`], [`nchan`], [`mqtt`]: the servers that Tidegate is compared with
+//! - [`http`]: what the two over HTTP share
 //!
 //! The schedule is open-loop: message k is due at `start + k / rate`, whether or not the server keeps up, and its stamp
 //! carries the time when it was due. So a server that falls behind shows it in its latencies.
 
 mod api;
+mod http;
+mod mqtt;
+mod nats;
+mod nchan;
 mod redis;
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -17,10 +24,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(crate) use self::api::Api;
-pub(crate) use self::redis::Redis;
+use self::api::Api;
+use self::mqtt::Mqtt;
+use self::nats::Nats;
+use self::nchan::Nchan;
+use self::redis::Redis;
 use crate::clock;
 use crate::error::{Context, Error, Result};
+use crate::settings::{Messages, Secret};
 use crate::stamp::{Format, Stamp};
 use crate::zipf::{self, Zipf};
 
@@ -28,6 +39,13 @@ use crate::zipf::{self, Zipf};
 const MAX_QUEUE: usize = 256 << 10;
 /// A backend that takes or answers nothing for so long is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages after which a backend that does not answer each is asked whether it has taken them.
+const ASK_EVERY: u64 = 64;
+/// Nanoseconds after which it is asked with fewer, so that a dead one is noticed at low rates as well.
+const ASK_AFTER: u64 = 1_000_000_000;
+/// Messages that such a backend has not confirmed at most; the queue's bound is met first with large payloads.
+const WINDOW_OF_STREAMS: u64 = 4096;
 
 /// A timer of the kernel may fire so many ns late. At low rates the publisher wakes up that much earlier and polls for
 /// the rest, so that its own lateness is not taken for the server's.
@@ -97,6 +115,37 @@ pub(crate) struct Published {
     pub(crate) unheard: u64,
 }
 
+/// Where messages are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Backend {
+    /// Plain PUBLISH to Redis.
+    Redis,
+    /// The server's HTTP API.
+    Api,
+    /// PUB to a NATS server.
+    Nats,
+    /// POST to a publisher location of Nchan.
+    Nchan,
+    /// PUBLISH to an MQTT server, at quality of service 0.
+    Mqtt,
+}
+
+/// The backend of the settings.
+///
+/// # Errors
+/// A URL that is none.
+pub(crate) fn dialect(messages: &Messages) -> Result<Box<dyn Dialect>> {
+    let url = |default| messages.publish_url.as_ref().map_or(default, Secret::reveal);
+    Ok(match messages.publish {
+        Backend::Redis => Box::new(Redis::new(messages.redis.reveal(), &messages.redis_prefix)?),
+        Backend::Api => Box::new(Api::new(&messages.api_url, messages.api_key.reveal())?),
+        Backend::Nats => Box::new(Nats::new(url("nats://127.0.0.1:4222"))?),
+        Backend::Nchan => Box::new(Nchan::new(url("http://127.0.0.1:80/pub"))?),
+        Backend::Mqtt => Box::new(Mqtt::new(url("mqtt://127.0.0.1:1883"))?),
+    })
+}
+
 /// How a backend wants its messages.
 pub(crate) trait Dialect: Sync {
     /// What the backend is, for messages to a person.
@@ -109,17 +158,41 @@ pub(crate) trait Dialect: Sync {
     fn hello(&self, out: &mut Vec<u8>) -> u64;
     /// Appends a message.
     fn encode(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>);
+    /// Appends a question whose answer is [`Says::AllTaken`]; false where each message gets an answer of its own.
+    fn ask(&self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+    /// What would help if nobody listens to the messages.
+    fn unheard(&self) -> &'static str {
+        "let the sessions connect to the server that is published to"
+    }
     /// Reads the answer that `bytes` begins with; `None` while it is incomplete.
     fn answer(&self, bytes: &[u8]) -> std::result::Result<Option<Answer>, String>;
 }
 
-/// The answer to one message.
+/// What a backend sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// Bytes of it.
     pub(crate) length: usize,
-    /// Whether somebody listened; true where the backend does not tell.
-    pub(crate) heard: bool,
+    /// Its meaning.
+    pub(crate) says: Says,
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// The next message was taken.
+    Taken {
+        /// Whether somebody listened; true where the backend does not tell.
+        heard: bool,
+    },
+    /// Everything before the oldest open [`Dialect::ask`], or the hello, was taken.
+    AllTaken,
+    /// The backend wants these bytes.
+    Asks(&'static [u8]),
+    /// Nothing that matters.
+    Nothing,
 }
 
 /// Carries a plan out, or the part of it that was begun when `stop` was set; counts the published messages in
@@ -186,6 +259,10 @@ struct Run<'a> {
     messages: u64,
     encoded: u64,
     answered: u64,
+    /// How many messages stood before each open question.
+    asked: VecDeque<u64>,
+    /// When the last one was asked, in ns of [`clock::now`].
+    asked_at: u64,
     per_channel: Vec<u32>,
     late: u64,
     unheard: u64,
@@ -209,6 +286,8 @@ impl<'a> Run<'a> {
             messages: plan.messages,
             encoded: 0,
             answered: 0,
+            asked: VecDeque::new(),
+            asked_at: 0,
             per_channel: vec![0; plan.channels.len()],
             late: 0,
             unheard: 0,
@@ -235,6 +314,13 @@ impl<'a> Run<'a> {
         self.per_channel[channel] += 1;
         self.encoded += 1;
         self.late = self.late.max(now.saturating_sub(due));
+        let done = self.encoded == self.plan.messages;
+        if (done || self.encoded.is_multiple_of(ASK_EVERY) || now.saturating_sub(self.asked_at) > ASK_AFTER)
+            && self.dialect.ask(&mut self.out)
+        {
+            self.asked.push_back(self.encoded);
+            self.asked_at = now;
+        }
     }
 
     /// Writes and reads what goes; waits for `next` ns (or long) if nothing goes. True if something moved.
@@ -286,8 +372,21 @@ impl<'a> Run<'a> {
         let mut taken = 0;
         while let Some(answer) = self.dialect.answer(&self.input[taken..]).map_err(Error::Run)? {
             taken += answer.length;
-            self.answered += 1;
-            self.unheard += u64::from(!answer.heard && self.answered > self.hellos);
+            match answer.says {
+                Says::Taken { heard } => {
+                    self.answered += 1;
+                    self.unheard += u64::from(!heard && self.answered > self.hellos);
+                }
+                Says::AllTaken if self.answered < self.hellos => self.answered += 1,
+                Says::AllTaken => match self.asked.pop_front() {
+                    Some(messages) => self.answered = self.hellos + messages,
+                    None => {
+                        return Err(Error::Run(format!("{} answers what it was not asked", self.dialect.name())));
+                    }
+                },
+                Says::Asks(bytes) => self.out.extend_from_slice(bytes),
+                Says::Nothing => {}
+            }
         }
         self.input.drain(..taken);
         Ok(true)

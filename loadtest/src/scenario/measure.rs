@@ -57,7 +57,7 @@ pub(super) struct Measured {
     pub(super) latency: Latency,
     /// The most that the publisher itself was late, in us; part of the latency.
     pub(super) publisher_late_us: f64,
-    /// Messages that no server had subscribed to in Redis.
+    /// Messages that nobody had subscribed to, where the backend tells.
     pub(super) unheard: u64,
     /// What the server used.
     pub(super) server: Option<Usage>,
@@ -116,9 +116,9 @@ pub(super) fn measure(
     let tally = fleet.collect(&published.per_channel, schedule)?;
     if tally.delivered == 0 && published.unheard == load.messages && expected > base {
         return Err(Error::Run(format!(
-            "{} has no subscriber for these messages: let the server use the same Redis, and give its prefix by \
-             --redis-prefix",
-            dialect.name()
+            "{} has no subscriber for these messages: {}",
+            dialect.name(),
+            dialect.unheard()
         )));
     }
     let server = after.zip(before).map(|(after, before)| after.since(&before));

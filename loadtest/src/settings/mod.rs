@@ -108,10 +108,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_switch_can_be_set_and_taken_back() {
-        let file = "kind = \"idle\"\n[sessions]\nown_channels = true\n";
+        let file = "kind = \"storm\"\n[sessions]\nown_channels = true\n";
         assert!(resolve(file, &[]).unwrap().sessions.own_channels);
         assert!(!resolve(file, &["--own-channels=false"]).unwrap().sessions.own_channels);
-        assert!(resolve("kind = \"idle\"", &["--own-channels"]).unwrap().sessions.own_channels);
+        assert!(resolve("kind = \"storm\"", &["--own-channels"]).unwrap().sessions.own_channels);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Commands out, replies in.
+//! What a session looks for in what a server sends, and the Centrifuge protocol: commands out, replies in.
 
 use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tidegate_protocol::message;
 
-use super::{Malformed, Wire};
+use super::{MAX_MESSAGE, Malformed};
 use crate::stamp;
 
 /// The id of every session's connect command.
@@ -18,8 +18,10 @@ pub(crate) const SUBSCRIBE_ID: u32 = 2;
 pub(crate) enum Reply<'a> {
     /// A publication; the slice begins with its payload (and, in JSON, goes on behind it).
     Publication(&'a [u8]),
-    /// An empty reply.
+    /// Wants [`super::Wire::pong`].
     Ping,
+    /// The server has said what it is and waits for the opening.
+    Greeting,
     /// The connect was accepted.
     Connected {
         /// Whether the server wants pings to be answered.
@@ -36,22 +38,26 @@ pub(crate) enum Reply<'a> {
         /// The error's text.
         message: String,
     },
+    /// The server complains, in its own words.
+    Error(String),
     /// The server is about to end the connection.
     Disconnect(u32),
     /// Something else that the protocol allows.
     Other,
 }
 
-/// The connect and the subscribes of one session, pipelined, without framing.
-pub(crate) fn opening(wire: Wire, channels: impl Iterator<Item = String>) -> Vec<u8> {
-    if wire.is_json() {
-        let mut out = format!("{{\"id\":{CONNECT_ID},\"connect\":{{}}}}");
-        for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
-            let channel = serde_json::Value::from(channel);
-            out.push_str(&format!("\n{{\"id\":{id},\"subscribe\":{{\"channel\":{channel}}}}}"));
-        }
-        return out.into_bytes();
+/// The connect and the subscribes of one session in JSON, pipelined.
+pub(crate) fn opening_json(channels: impl Iterator<Item = String>) -> Vec<u8> {
+    let mut out = format!("{{\"id\":{CONNECT_ID},\"connect\":{{}}}}");
+    for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
+        let channel = serde_json::Value::from(channel);
+        out.push_str(&format!("\n{{\"id\":{id},\"subscribe\":{{\"channel\":{channel}}}}}"));
     }
+    out.into_bytes()
+}
+
+/// The same in Protobuf.
+pub(crate) fn opening_protobuf(channels: impl Iterator<Item = String>) -> Vec<u8> {
     let connect = message::Command { id: CONNECT_ID, connect: Some(Default::default()), ..Default::default() };
     let mut out = connect.encode_length_delimited_to_vec();
     for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
@@ -60,11 +66,6 @@ pub(crate) fn opening(wire: Wire, channels: impl Iterator<Item = String>) -> Vec
         out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
     }
     out
-}
-
-/// The empty command that answers a ping, without framing.
-pub(crate) fn pong(wire: Wire) -> &'static [u8] {
-    if wire.is_json() { b"{}" } else { &[0] }
 }
 
 /// Goes through the newline-separated replies of one JSON message.
@@ -162,7 +163,7 @@ fn rare_json(line: &[u8]) -> Result<Reply<'static>, Malformed> {
 pub(crate) fn each_protobuf(bytes: &[u8], mut seen: impl FnMut(Reply<'_>)) -> Result<usize, Malformed> {
     let mut taken = 0;
     while let Some((length, rest)) = varint(&bytes[taken..])? {
-        if length > super::websocket::MAX_FRAME as u64 {
+        if length > MAX_MESSAGE as u64 {
             return Err("reply over 32 MiB");
         }
         let Some(reply) = rest.get(..length as usize) else { break };
@@ -355,14 +356,14 @@ mod tests {
 
     #[test]
     fn the_opening_holds_a_connect_and_the_subscribes_in_both_encodings() {
-        let json = opening(Wire::WsJson, ["a\"b", "c"].map(str::to_owned).into_iter());
+        let json = opening_json(["a\"b", "c"].map(str::to_owned).into_iter());
         let lines: Vec<serde_json::Value> =
             json.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         assert!(lines[0]["connect"].is_object());
         assert_eq!((&lines[1]["id"], &lines[1]["subscribe"]["channel"]), (&2.into(), &"a\"b".into()));
         assert_eq!((&lines[2]["id"], &lines[2]["subscribe"]["channel"]), (&3.into(), &"c".into()));
 
-        let protobuf = opening(Wire::Tcp, std::iter::once("news".to_owned()));
+        let protobuf = opening_protobuf(std::iter::once("news".to_owned()));
         let mut rest = protobuf.as_slice();
         let connect = message::Command::decode_length_delimited(&mut rest).unwrap();
         let subscribe = message::Command::decode_length_delimited(&mut rest).unwrap();
