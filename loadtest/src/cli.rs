@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Redis};
 use crate::report::Outputs;
+use crate::report::compare::CompareReportsArgs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Stall(StallArgs),
     /// Broadcast to the server and to a loop that only writes, in turns, and report the ratio of their CPU time.
     CompareFloor(CompareArgs),
+    /// Compare reports: medians over repeats, spreads, ratios to a base.
+    Compare(CompareReportsArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
 }

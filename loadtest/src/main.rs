@@ -65,6 +65,7 @@ fn run(cli: &Cli) -> Result<bool> {
             })?;
             return Ok(true);
         }
+        Command::Compare(args) => return report::compare::run(args, &cli.outputs),
         Command::Idle(args) => ("idle", report::to_json(args), scenario::idle::run(args, &progress)?),
         Command::Broadcast(args) => {
             ("broadcast", report::to_json(args), scenario::pattern::broadcast(args, &progress)?)
