@@ -1,7 +1,6 @@
 //! Arguments.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +11,8 @@ use crate::client::target::{Target, check_descriptors};
 use crate::error::{Error, Result};
 use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Redis};
+use crate::report::Outputs;
+use crate::report::compare::CompareReportsArgs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -26,9 +27,8 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Write everything that was measured to this file, as JSON.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
     /// No progress.
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Stall(StallArgs),
     /// Broadcast to the server and to a loop that only writes, in turns, and report the ratio of their CPU time.
     CompareFloor(CompareArgs),
+    /// Compare reports: medians over repeats, spreads, ratios to a base.
+    Compare(CompareReportsArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
 }

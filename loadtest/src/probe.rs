@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-
-use serde::Serialize;
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result};
 
@@ -23,6 +22,8 @@ pub(crate) struct Probe {
 /// A reading at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
+    /// When it was taken.
+    at: Instant,
     /// User time in ns, to a tick.
     user: u64,
     /// System time in ns, to a tick.
@@ -38,14 +39,14 @@ pub(crate) struct Sample {
 }
 
 /// What a process used between two readings.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
+    /// Time between the readings.
+    pub(crate) elapsed: Duration,
     /// CPU time in ns, user and system.
     pub(crate) cpu_ns: u64,
-    /// User time in ns, to 10 ms.
-    pub(crate) user_ns: u64,
-    /// System time in ns, to 10 ms.
-    pub(crate) system_ns: u64,
+    /// The part of it in user mode, from 0 to 1; `None` without a tick to tell.
+    pub(crate) user_share: Option<f64>,
     /// Context switches.
     pub(crate) context_switches: u64,
     /// Resident bytes at the end.
@@ -89,7 +90,15 @@ impl Probe {
             }
         }
         let descriptors = self.list("fd")?.len() as u64;
-        Ok(Sample { user: user * TICK, system: system * TICK, threads, rss: rss * 1024, switches, descriptors })
+        Ok(Sample {
+            at: Instant::now(),
+            user: user * TICK,
+            system: system * TICK,
+            threads,
+            rss: rss * 1024,
+            switches,
+            descriptors,
+        })
     }
 
     fn read(&self, file: &str) -> Result<String> {
@@ -107,20 +116,33 @@ impl Probe {
 impl Sample {
     /// What was used since an earlier reading.
     pub(crate) fn since(&self, earlier: &Self) -> Usage {
-        let user_ns = self.user.saturating_sub(earlier.user);
-        let system_ns = self.system.saturating_sub(earlier.system);
+        let user = self.user.saturating_sub(earlier.user);
+        let ticks = user + self.system.saturating_sub(earlier.system);
         let same_threads = self.threads.keys().eq(earlier.threads.keys()) && !self.threads.is_empty();
         let sum = |sample: &Self| sample.threads.values().sum::<u64>();
         let exact = sum(self).saturating_sub(sum(earlier));
         // A kernel without schedstat shows zeros.
-        let cpu_ns = if same_threads && exact > 0 { exact } else { user_ns + system_ns };
+        let cpu_ns = if same_threads && exact > 0 { exact } else { ticks };
         Usage {
+            elapsed: self.at.saturating_duration_since(earlier.at),
             cpu_ns,
-            user_ns,
-            system_ns,
+            user_share: (ticks > 0).then(|| user as f64 / ticks as f64),
             context_switches: self.switches.saturating_sub(earlier.switches),
             rss_bytes: self.rss,
         }
+    }
+}
+
+impl Usage {
+    /// CPU time in us for each of so many things; `None` for none.
+    pub(crate) fn cpu_us_per(&self, count: f64) -> Option<f64> {
+        (count > 0.0).then(|| self.cpu_ns as f64 / 1e3 / count)
+    }
+
+    /// Context switches per second; `None` between two readings at the same moment.
+    pub(crate) fn context_switches_per_second(&self) -> Option<f64> {
+        let seconds = self.elapsed.as_secs_f64();
+        (seconds > 0.0).then(|| self.context_switches as f64 / seconds)
     }
 }
 
@@ -130,7 +152,8 @@ fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-fn field_kib(text: &str, name: &str) -> Option<u64> {
+/// The number behind a name at the beginning of a line, as `/proc` has it: `Rss:   12 kB`.
+pub(crate) fn field_kib(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok())
 }
 
@@ -147,6 +170,30 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 71 5 0 0 20 0 1 0 1 1 1";
         assert_eq!(cpu_ticks(stat), Some((71, 5)));
         assert_eq!(cpu_ticks("nonsense"), None);
+    }
+
+    fn sample(at: Instant, user: u64, system: u64, run: u64, switches: u64) -> Sample {
+        Sample { at, user, system, threads: BTreeMap::from([(1, run)]), rss: 0, switches, descriptors: 0 }
+    }
+
+    #[test]
+    fn the_exact_time_counts_and_the_ticks_only_share_it_out() {
+        let start = Instant::now();
+        let before = sample(start, 0, 0, 1_000, 10);
+        let after = sample(start + Duration::from_secs(2), TICK, 3 * TICK, 38_001_000, 110);
+        let usage = after.since(&before);
+        assert_eq!((usage.cpu_ns, usage.user_share), (38_000_000, Some(0.25)));
+        assert_eq!(usage.cpu_us_per(1_000.0), Some(38.0));
+        assert_eq!(usage.context_switches_per_second(), Some(50.0));
+    }
+
+    #[test]
+    fn nothing_is_shared_out_without_a_tick_and_nothing_divided_by_none() {
+        let start = Instant::now();
+        let usage = sample(start, 0, 0, 9_000, 1).since(&sample(start, 0, 0, 0, 0));
+        assert_eq!((usage.cpu_ns, usage.user_share), (9_000, None));
+        assert_eq!(usage.cpu_us_per(0.0), None);
+        assert_eq!(usage.context_switches_per_second(), None);
     }
 
     #[test]

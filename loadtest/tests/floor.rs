@@ -100,16 +100,20 @@ fn a_broadcast_reaches_every_session_once_and_in_order() {
             "2",
             "--burst",
             "100",
+            "--label",
+            "floor",
         ],
     );
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    let accounting = &json["result"]["accounting"];
-    assert_eq!(accounting["delivered"], 300 * 100);
-    for fault in ["lost", "out_of_order", "duplicates", "misrouted", "strays"] {
-        assert_eq!(accounting[fault], 0, "{fault}");
+    let figures = &json["figures"];
+    assert_eq!(figures["delivered"], 300.0 * 100.0);
+    for fault in ["lost", "out_of_order", "doubled", "misrouted", "strays"] {
+        assert_eq!(figures[fault], 0.0, "{fault}");
     }
-    assert_eq!(json["result"]["latency"]["count"], 300 * 100);
-    assert!(json["result"]["server"]["cpu_ns"].as_u64().is_some_and(|cpu| cpu > 0), "{json}");
+    assert!(figures["cpu_us_per_delivery"].as_f64().is_some_and(|cpu| cpu > 0.0), "{json}");
+    let curve: Vec<(f64, f64)> = serde_json::from_value(json["percentiles"].clone()).unwrap();
+    assert!((curve[curve.len() - 1].0 - 1.0).abs() < 1e-9 && figures["max_us"].as_f64().is_some_and(|us| us > 0.0));
+    assert_eq!((&json["version"], &json["label"]), (&1.into(), &"floor".into()));
     assert_eq!(json["passed"], true);
 }
 
@@ -137,10 +141,11 @@ fn what_reaches_the_wrong_sessions_and_what_is_lost_fails_the_run_with_exact_cou
         ],
     );
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    let accounting = &json["result"]["accounting"];
-    assert_eq!(accounting["delivered"], 5);
-    assert_eq!(accounting["misrouted"], 4 * 5);
-    assert_eq!(accounting["lost"], 4 * 5);
+    let figures = &json["figures"];
+    assert_eq!(
+        (&figures["delivered"], &figures["misrouted"], &figures["lost"]),
+        (&5.0.into(), &20.0.into(), &20.0.into())
+    );
 }
 
 #[test]
@@ -208,16 +213,11 @@ fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
         ],
     );
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    for side in ["server", "floor"] {
-        for (part, messages) in [("steady", 20), ("burst", 20)] {
-            let rounds = json["result"][side][part].as_array().unwrap();
-            assert_eq!(rounds.len(), 2);
-            for round in rounds {
-                assert_eq!(round["accounting"]["delivered"], 200 * messages, "{side} {part}");
-            }
-        }
+    // Two rounds of two sides, each with its warm-up of a second, its messages at a rate, and its burst.
+    assert_eq!(json["figures"]["delivered"], f64::from(2 * 2 * 200 * (50 + 20 + 20)));
+    for ratio in ["cpu_over_floor", "burst_cpu_over_floor"] {
+        assert!(json["figures"][ratio].as_f64().is_some_and(|ratio| ratio > 0.0), "{ratio}");
     }
-    assert!(json["result"]["medians"]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 use crate::stats::{self, Latency};
 
@@ -116,7 +115,7 @@ impl Tally {
 }
 
 /// Where every message went; a healthy run has zeros behind `delivered`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Accounting {
     /// Messages that arrived.
     pub(crate) delivered: u64,
