@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Unicast(UnicastArgs),
     /// Broadcast while some sessions have stopped reading.
     Stall(StallArgs),
+    /// Hold sessions over many servers, broadcast to all of them, and kill a server.
+    Hold(HoldArgs),
     /// Broadcast to the server and to a loop that only writes, in turns, and report the ratio of their CPU time.
     CompareFloor(CompareArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
@@ -376,6 +378,39 @@ pub(crate) struct StallArgs {
     /// Bound: the most bytes that the server's memory grows by for each stalled session.
     #[arg(long, value_name = "BYTES", requires = "server_pid")]
     pub(crate) max_bytes_per_stalled: Option<f64>,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) publish: PublishArgs,
+    /// The servers' processes.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
+    /// Sessions.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sessions: u32,
+    /// Seconds with nothing but heartbeats.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) hold: u32,
+    /// Messages that are broadcast to all sessions, one at a time.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) broadcasts: u32,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) payload: usize,
+    /// At the end, kill the last server's process (SIGKILL) and broadcast to the sessions of the others.
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// Bound: resident bytes of servers and load generator beyond what they take with no session.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_user_bytes: Option<f64>,
+    /// Bound: resident bytes of the servers per session.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes_per_session: Option<f64>,
 }
 
 /// Arguments of `compare-floor`.

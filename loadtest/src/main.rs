@@ -73,6 +73,7 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         Command::Unicast(args) => ("unicast", report::to_json(args), scenario::pattern::unicast(args, &progress)?),
         Command::Stall(args) => ("stall", report::to_json(args), scenario::stall::run(args, &progress)?),
+        Command::Hold(args) => ("hold", report::to_json(args), scenario::hold::run(args, &progress)?),
         Command::CompareFloor(args) => {
             ("compare-floor", report::to_json(args), scenario::compare::run(args, &progress)?)
         }

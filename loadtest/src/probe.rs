@@ -84,6 +84,11 @@ impl Probe {
         Self { pids }
     }
 
+    /// The watched processes.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
     /// Reads everything.
     ///
     /// # Errors

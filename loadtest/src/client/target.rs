@@ -84,6 +84,11 @@ impl Target {
         ((u64::from(number / channels) + u64::from(number % channels)) % self.servers.len() as u64) as u16
     }
 
+    /// How many of the first `sessions` sessions connect to a server.
+    pub(crate) fn sessions_of(&self, server: u16, sessions: u32, channels: u32) -> u32 {
+        (0..sessions).filter(|number| self.server_of(*number, channels) == server).count() as u32
+    }
+
     /// The name of a channel.
     pub(crate) fn channel_name(&self, number: u32) -> String {
         if self.numbered { format!("{}-{number}", self.channel) } else { self.channel.clone() }
