@@ -8,6 +8,8 @@
 //! This page has the [`Fleet`], which hands the workers their orders and gathers their tallies. An idle session costs
 //! its slot in a worker's slab and its descriptor: no task, no timer, no buffer.
 
+#[cfg(test)]
+mod peers;
 pub(crate) mod session;
 pub(crate) mod tally;
 pub(crate) mod target;
