@@ -14,10 +14,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::entropy::Entropy;
 use super::inbox::{Inbox, Message};
-use super::poller::{Poller, Ready};
+use super::poller::{News, Poller, Ready};
 use super::slab::Key;
 use super::stats::ShardStats;
 use super::{HandOff, Setup, Shard};
+use crate::listen::Door;
 
 /// What a shard's thread is given.
 pub struct Reactor {
@@ -25,7 +26,9 @@ pub struct Reactor {
     pub setup: Setup,
     /// The broker.
     pub broker: Arc<dyn tidegate_broadcaster::Broker>,
-    /// The way in.
+    /// Its listeners.
+    pub door: Door,
+    /// The way in for other threads.
     pub inbox: Arc<Inbox<TcpStream>>,
     /// What is counted.
     pub stats: Arc<ShardStats>,
@@ -59,19 +62,34 @@ impl Reactor {
         );
         let mut messages: Vec<Message<TcpStream>> = Vec::new();
         let mut more = false;
+        self.watch_listeners(&poller, true)?;
         loop {
             if more {
                 // Lets the runtime's own driver run; the sockets are looked at below all the same.
                 tokio::task::yield_now().await;
             } else {
-                self.wait(&poller, shard.next_wake()).await?;
+                let until = [shard.next_wake(), self.door.closed_until].into_iter().flatten().min();
+                self.wait(&poller, until).await?;
             }
             let began = Instant::now();
             shard.begin(began);
             let age = began.saturating_duration_since(self.setup.start);
             self.stats.last_turn.set(age.as_millis() as u64);
-            for Ready { key, input, output, gone } in poller.ready()? {
-                shard.ready(key, input, output, gone);
+            if self.door.closed_until.take_if(|until| *until <= began).is_some() {
+                self.watch_listeners(&poller, true)?;
+            }
+            let open = self.door.closed_until.is_none();
+            for news in poller.ready()? {
+                match news {
+                    News::Socket(Ready { key, input, output, gone }) => shard.ready(key, input, output, gone),
+                    News::Listener(number) => {
+                        self.door.accept(number, self.setup.id, began, &mut |accepted| shard.receive(accepted));
+                    }
+                }
+            }
+            if open && self.door.closed_until.is_some() {
+                // What waits there would wake the shard again at once.
+                self.watch_listeners(&poller, false)?;
             }
             messages = self.inbox.take(messages);
             for message in messages.drain(..) {
@@ -88,6 +106,13 @@ impl Reactor {
                 return Ok(());
             }
         }
+    }
+
+    fn watch_listeners(&self, poller: &Poller, wanted: bool) -> std::io::Result<()> {
+        for (number, (listener, _)) in self.door.listeners.iter().enumerate() {
+            poller.watch_listener(listener, number, wanted)?;
+        }
+        Ok(())
     }
 
     /// Whether the thread is to end. Where nobody is left to tell it anything, it ends too.
