@@ -12,6 +12,8 @@
 //! worker's slab and its descriptor: no task, no timer, no buffer.
 
 mod command;
+#[cfg(test)]
+mod peers;
 pub(crate) mod process;
 pub(crate) mod room;
 pub(crate) mod session;
