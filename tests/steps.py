@@ -66,6 +66,7 @@ STEPS = [
 ]
 
 LONG = {
+    "peers": Step("peers", "the servers that the long Rust tests need", ["tests/install", "peers"], 900),
     "rust": Step("rust", "the Rust tests, long ones too", cargo_test("--", "--include-ignored"), 5400),
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200),
 }
@@ -189,15 +190,17 @@ def chosen(arguments: list[str]) -> list[Step]:
         names = ["rust"] if "--quick" in options else [step.name for step in STEPS]
     if "--checks" in options:
         names = [step.name for step in CHECKS] + names
-    return [steps[name] for name in with_needed(names)]
+    return [steps[name] for name in with_needed(names, steps)]
 
 
-def with_needed(names: list[str]) -> list[str]:
+def with_needed(names: list[str], known: dict[str, Step]) -> list[str]:
     """These steps, and before each the ones that it stands on."""
     ordered: list[str] = []
     for name in names:
         if name not in ("fmt", "tools"):
             ordered.append("tools")
+        if name == "rust" and "peers" in known:
+            ordered.append("peers")
         if name in ("deploy", *SDK_STEPS):
             ordered.append("install")
             if "TIDEGATE_BIN" not in os.environ:

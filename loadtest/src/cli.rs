@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand};
 
 use crate::report::Outputs;
+use crate::report::compare::CompareReportsArgs;
 use crate::settings::Layer;
 
 /// Load generator for push servers: Tidegate and others of the Centrifuge client protocol, Nchan, NATS, MQTT.
@@ -37,6 +38,8 @@ pub(crate) enum Command {
         #[arg(value_name = "SCENARIO")]
         scenario: String,
     },
+    /// Compare reports: medians over repeats, spreads, ratios to a base.
+    Compare(CompareReportsArgs),
     /// Be the physical limit: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
     /// Be one of the processes of --processes.

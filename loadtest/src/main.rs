@@ -68,6 +68,7 @@ fn run(cli: &Cli) -> Result<bool> {
             print(&rows.iter().map(|row| format!("{:<15} {}\n", row[0], row[1])).collect::<String>())
         }
         Command::Show { scenario } => print(&file::text(scenario)?.1),
+        Command::Compare(args) => report::compare::run(args, &cli.outputs),
         Command::Floor(args) => {
             let redis = resp::url(&args.redis).map_err(Error::Usage)?;
             floor::run(&floor::Settings {

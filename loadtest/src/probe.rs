@@ -105,6 +105,11 @@ impl Probe {
         Some(sum)
     }
 
+    /// The watched processes.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
     /// Reads everything.
     ///
     /// # Errors

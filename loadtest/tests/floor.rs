@@ -83,7 +83,20 @@ fn messages_that_no_server_listens_to_end_the_run_with_what_to_do() {
     let (_floor, address) = floor(port, "another");
     let (output, _) = run(
         "unheard",
-        &["run", "broadcast", "--server", &address, "--redis", &url(port), "--sessions", "5", "--burst", "2", "--grace", "1"],
+        &[
+            "run",
+            "broadcast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--sessions",
+            "5",
+            "--burst",
+            "2",
+            "--grace",
+            "1",
+        ],
     );
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("has no subscriber"), "{}", text(&output.stderr));

@@ -57,7 +57,19 @@ fn sessions_are_shared_equally_among_the_servers() {
     let (first, first_address) = floor(port, "loadtest");
     let (second, second_address) = floor(port, "loadtest");
     let mut client = Command::new(PROGRAM)
-        .args(["run", "broadcast", "--quiet", "--processes", "2", "--sessions", "100", "--rate", "1", "--seconds", "60"])
+        .args([
+            "run",
+            "broadcast",
+            "--quiet",
+            "--processes",
+            "2",
+            "--sessions",
+            "100",
+            "--rate",
+            "1",
+            "--seconds",
+            "60",
+        ])
         .args(["--redis", &url(port), "--server", &first_address, "--server", &second_address])
         .stdout(Stdio::null())
         .spawn()

@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_formula_for_subscribers_is_what_counting_gives() {
-        for (channels, subscriptions, sessions) in [(1, 1, 10), (10, 1, 7), (3, 1, 10), (4, 4, 9), (30, 3, 10), (7, 3, 11)]
+        for (channels, subscriptions, sessions) in
+            [(1, 1, 10), (10, 1, 7), (3, 1, 10), (4, 4, 9), (30, 3, 10), (7, 3, 11)]
         {
             let layout = Layout::even(channels, subscriptions);
             assert_eq!(layout.subscribers(sessions), counted(&layout, sessions), "{channels} {subscriptions}");

@@ -14,6 +14,8 @@
 
 mod command;
 pub(crate) mod layout;
+#[cfg(test)]
+mod peers;
 pub(crate) mod process;
 pub(crate) mod room;
 pub(crate) mod session;

@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::target::Target;
 use crate::error::{Error, Result};
+use crate::sockstat;
 
 /// Descriptors that a process needs beside its sessions.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -41,7 +42,7 @@ impl Room {
         Self {
             descriptors: getrlimit(Resource::Nofile).current,
             files: files_left(&text("/proc/sys/fs/file-nr")),
-            memory: memory_available(&text("/proc/meminfo")),
+            memory: sockstat::memory_available().ok(),
             ports: ports(&text("/proc/sys/net/ipv4/ip_local_port_range")),
         }
     }
@@ -157,11 +158,6 @@ fn files_left(text: &str) -> Option<u64> {
     Some(most.saturating_sub(used))
 }
 
-fn memory_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 fn ports(text: &str) -> Option<u64> {
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
     let (first, last): (u64, u64) = (first.parse().ok()?, last.trim().parse().ok()?);
@@ -222,8 +218,7 @@ mod tests {
     #[test]
     fn the_systems_files_are_understood() {
         assert_eq!(files_left("845\t0\t2466186\n"), Some(2_465_341));
-        assert_eq!(memory_available("MemTotal: 9 kB\nMemAvailable:   2 kB\n"), Some(2048));
         assert_eq!(ports("32768\t60999\n"), Some(28_232));
-        assert_eq!((files_left("x"), memory_available(""), ports("1")), (None, None, None));
+        assert_eq!((files_left("x"), ports("1")), (None, None));
     }
 }

@@ -99,6 +99,11 @@ impl Target {
         self.wire.opening(self.layout.channels_from(first).map(|number| self.channel_name(number)))
     }
 
+    /// How many of the first `sessions` sessions connect to a server.
+    pub(crate) fn sessions_of(&self, server: u16, sessions: u32) -> u32 {
+        (0..sessions).filter(|number| self.server_of(*number) == server).count() as u32
+    }
+
     /// The name of a channel.
     pub(crate) fn channel_name(&self, number: u32) -> String {
         if self.layout.channels() > 1 { format!("{}-{number}", self.channel) } else { self.channel.clone() }

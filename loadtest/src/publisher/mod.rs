@@ -308,8 +308,11 @@ impl<'a> Run<'a> {
     fn encode(&mut self, due: u64, now: u64) {
         let channel = self.plan.draw.channel(self.encoded, self.plan.channels.len());
         let sequence = self.per_channel[channel];
-        Stamp { round: self.plan.round, channel: channel as u32, sequence, due }
-            .write(self.plan.format, self.plan.payload, &mut self.payload);
+        Stamp { round: self.plan.round, channel: channel as u32, sequence, due }.write(
+            self.plan.format,
+            self.plan.payload,
+            &mut self.payload,
+        );
         self.dialect.encode(&self.plan.channels[channel], &self.payload, &mut self.out);
         self.per_channel[channel] += 1;
         self.encoded += 1;

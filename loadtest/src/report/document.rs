@@ -15,7 +15,6 @@ use crate::error::{Context, Error, Result};
 const VERSION: u32 = 1;
 
 /// A report larger than this is none of ours: 2,000 points of a timeline take 400 KB.
-#[allow(dead_code, reason = "for comparisons")]
 const MAX_BYTES: u64 = 32 << 20;
 
 /// What a run was and what it found.
@@ -128,13 +127,8 @@ impl Report {
     /// # Errors
     /// A file that cannot be written.
     pub(crate) fn save(&self, file: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot encode the report".to_owned())?;
-        std::fs::write(file, json + "\n").context(|| format!("cannot write {}", file.display()))
+        write(file, self)
     }
-
-    #[allow(dead_code, reason = "for comparisons and for scenarios that fill the timeline")]
     /// Reads one from a file.
     ///
     /// # Errors
@@ -149,8 +143,6 @@ impl Report {
         }
         Self::parse(&json).map_err(|problem| Error::Usage(format!("{}: {problem}", file.display())))
     }
-
-    #[allow(dead_code, reason = "for comparisons and for scenarios that fill the timeline")]
     /// Reads one; the error says what is wrong with it, without a file's name.
     pub(crate) fn parse(json: &[u8]) -> std::result::Result<Self, String> {
         /// What every version has.
@@ -174,6 +166,17 @@ impl Report {
         }
         serde_json::from_slice(json).map_err(|error| format!("a damaged report: {error}"))
     }
+}
+
+/// Writes a value to a file as JSON.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn write(file: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(std::io::Error::from)
+        .context(|| "cannot encode the report".to_owned())?;
+    std::fs::write(file, json + "\n").context(|| format!("cannot write {}", file.display()))
 }
 
 impl Machine {

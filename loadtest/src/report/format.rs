@@ -28,10 +28,10 @@ pub(crate) fn duration_us(us: f64) -> String {
     }
 }
 
-/// Bytes, from 10 MiB on in mebibytes.
+/// Bytes, from a mebibyte on in mebibytes.
 pub(crate) fn bytes(bytes: f64) -> String {
     const MEBIBYTE: f64 = 1_048_576.0;
-    if bytes.abs() >= 10.0 * MEBIBYTE {
+    if bytes.abs() >= MEBIBYTE {
         format!("{} MiB", grouped(bytes / MEBIBYTE, 1))
     } else {
         format!("{} B", grouped(bytes, 0))
@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(duration_us(10_000.0), "10.0 ms");
         assert_eq!(duration_us(1_500_000.0), "1.50 s");
         assert_eq!(bytes(357_000.0), "357,000 B");
+        assert_eq!(bytes(1_048_576.0), "1.0 MiB");
         assert_eq!(bytes(-20.0 * 1_048_576.0), "-20.0 MiB");
     }
 }

@@ -4,10 +4,12 @@
 //! - [`document`]: the JSON report, version 1, and reading it again
 //! - [`timeline`]: how a run went
 //! - [`checks`]: bounds, and whether they were held
+//! - [`compare`]: reports side by side
 //! - [`redact`]: the command line without secrets
 //! - [`format`]: numbers for a person
 
 pub(crate) mod checks;
+pub(crate) mod compare;
 pub(crate) mod document;
 pub(crate) mod figures;
 pub(crate) mod format;
@@ -58,12 +60,7 @@ fn text(report: &Report) -> String {
     for note in &report.notes {
         text.push_str(&format!("\n{note}"));
     }
-    for check in report.checks.iter() {
-        let verdict = if check.passed { "ok    " } else { "FAILED" };
-        text.push_str(&format!("\n{verdict}  {}: {} (wanted {})", check.what, check.measured, check.bound));
-    }
-    text.push('\n');
-    text
+    text + &terminal::checks(&report.checks)
 }
 
 /// Settings as JSON; a value that cannot be encoded shows as null.

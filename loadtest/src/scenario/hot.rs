@@ -59,7 +59,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
         measure(&small_fleet, &*dialect, &load, stage.probe, stage.monitor, &mut |_| Ok(()))
     })?;
     let flood = finish(&hot_fleet, &published, &[readers], load.grace, stage.monitor)?;
-    let seconds = (flood.last_delivery.saturating_sub(published.first) as f64 / 1e9).min(started.elapsed().as_secs_f64());
+    let seconds =
+        (flood.last_delivery.saturating_sub(published.first) as f64 / 1e9).min(started.elapsed().as_secs_f64());
     drop((small_fleet, hot_fleet));
     accounting.add(&calm.accounting);
     accounting.add(&flooded.accounting);
@@ -73,7 +74,13 @@ struct Flood {
     seconds: f64,
 }
 
-fn findings(stage: &Stage<'_>, calm: &Measured, flooded: &Measured, accounting: &Accounting, flood: &Flood) -> Findings {
+fn findings(
+    stage: &Stage<'_>,
+    calm: &Measured,
+    flooded: &Measured,
+    accounting: &Accounting,
+    flood: &Flood,
+) -> Findings {
     let settings = stage.settings;
     let mut figures = flooded.figures(settings.sessions.small_channels + settings.sessions.sessions);
     figures.set(&figures::CHANNELS, f64::from(settings.sessions.small_channels) + 1.0);

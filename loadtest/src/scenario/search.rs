@@ -52,7 +52,8 @@ pub(super) fn run(pattern: &Pattern<'_>, load: &Load) -> Result<Findings> {
     let mut notes = Vec::new();
     let mut fleet = pattern.open()?;
     while let Some(rate) = range.next() {
-        let load = Load { rate: Some(rate), messages: (rate * messages.seconds).round().max(1.0) as u64, ..load.clone() };
+        let load =
+            Load { rate: Some(rate), messages: (rate * messages.seconds).round().max(1.0) as u64, ..load.clone() };
         let mut held = false;
         for attempt in ["", ", once more"] {
             let (measured, accounting) = pattern.measure(&fleet, &load)?;

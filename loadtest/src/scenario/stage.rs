@@ -47,8 +47,7 @@ impl Stage<'_> {
     /// Who holds that many sessions.
     fn crew(&self, sessions: u32) -> Crew {
         let settings = &self.settings.sessions;
-        let processes =
-            if settings.processes == 0 { Room::read().processes(sessions) } else { settings.processes };
+        let processes = if settings.processes == 0 { Room::read().processes(sessions) } else { settings.processes };
         Crew { processes, threads: settings.threads }
     }
 

@@ -71,7 +71,10 @@ fn connecting(kind: Kind, settings: &Settings) -> Result<()> {
     let own = u64::from(sessions.sessions) * u64::from(subscriptions);
     let owned = kind == Kind::Unicast || sessions.own_channels;
     wanted(!owned || own <= u64::from(MAX_CHANNELS), || {
-        format!("--sessions {} with --subscriptions {subscriptions}: {MAX_CHANNELS} channels at most", sessions.sessions)
+        format!(
+            "--sessions {} with --subscriptions {subscriptions}: {MAX_CHANNELS} channels at most",
+            sessions.sessions
+        )
     })
 }
 
@@ -87,15 +90,13 @@ fn publishing(kind: Kind, settings: &Settings) -> Result<()> {
     let total = messages.rate * messages.seconds;
     let countable = messages.rate > 0.0 && messages.seconds > 0.0 && total >= 1.0 && total < f64::from(u32::MAX);
     wanted(messages.burst.is_some() && kind != Kind::CompareFloor || countable, || {
-        format!(
-            "--rate {} for --seconds {}: between 1 and 4294967294 messages in all",
-            messages.rate, messages.seconds
-        )
+        format!("--rate {} for --seconds {}: between 1 and 4294967294 messages in all", messages.rate, messages.seconds)
     })?;
     let warm_up = messages.warm_up;
     wanted((0.0..=3600.0).contains(&warm_up), || format!("--warm-up {warm_up}: between 0 and 3600 seconds"))?;
     wanted((0.0..=10.0).contains(&messages.zipf), || format!("--zipf {}: between 0 and 10", messages.zipf))?;
-    let needs_pid = settings.bounds.max_cpu_us_per_delivery.is_some() || settings.bounds.max_bytes_per_stalled.is_some();
+    let needs_pid =
+        settings.bounds.max_cpu_us_per_delivery.is_some() || settings.bounds.max_bytes_per_stalled.is_some();
     wanted(!needs_pid || !settings.server.server_pid.is_empty(), || {
         "a bound on the server's CPU or memory needs --server-pid".to_owned()
     })?;
@@ -139,6 +140,11 @@ fn for_kind(kind: Kind, settings: &Settings) -> Result<()> {
             })?;
             wanted((0.0..=1e6).contains(&messages.flood_rate), || "--flood-rate: between 0 and 1000000".to_owned())
         }
+        Kind::Hold => {
+            wanted(!server.server_pid.is_empty(), || "--server-pid: name the servers' processes".to_owned())?;
+            wanted(sessions.hold >= 1, || "--hold 0: at least a second".to_owned())?;
+            wanted((1..=1000).contains(&messages.broadcasts), || "--broadcasts: between 1 and 1000".to_owned())
+        }
         Kind::CompareFloor => {
             wanted(!server.server_pid.is_empty(), || "--server-pid: name the server's process".to_owned())?;
             wanted(server.wire == Wire::WsJson && messages.publish == Backend::Redis, || {
@@ -171,7 +177,10 @@ mod tests {
     #[test]
     fn a_flag_that_means_nothing_to_the_kind_is_refused_with_the_kinds_that_it_belongs_to() {
         let text = refused("idle", &["--server-pid", "1", "--rate", "5"]);
-        assert!(text.contains("--rate means nothing") && text.contains("kind idle") && text.contains("broadcast"), "{text}");
+        assert!(
+            text.contains("--rate means nothing") && text.contains("kind idle") && text.contains("broadcast"),
+            "{text}"
+        );
         let error = resolve("kind = \"storm\"\n[messages]\nrate = 5\n", &[]).unwrap_err().to_string();
         assert!(error.contains("test: rate means nothing to a scenario of kind storm"), "{error}");
     }

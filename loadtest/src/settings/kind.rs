@@ -22,12 +22,14 @@ pub(crate) enum Kind {
     Slow,
     /// A flooded channel beside small ones.
     Hot,
+    /// Very many sessions over many servers, one of which is killed.
+    Hold,
     /// A broadcast to the server and to the floor, in turns.
     CompareFloor,
 }
 
 /// Every kind.
-pub(crate) const ALL: [Kind; 9] = [
+pub(crate) const ALL: [Kind; 10] = [
     Kind::Idle,
     Kind::Broadcast,
     Kind::Unicast,
@@ -36,18 +38,39 @@ pub(crate) const ALL: [Kind; 9] = [
     Kind::Churn,
     Kind::Slow,
     Kind::Hot,
+    Kind::Hold,
     Kind::CompareFloor,
 ];
 
 /// Settings of who connects where, which all kinds take.
 const CONNECTING: &[&str] = &[
-    "wire", "path", "server", "server_pid", "sessions", "channel", "threads", "processes", "connect_rate", "in_flight", "sources",
+    "wire",
+    "path",
+    "server",
+    "server_pid",
+    "sessions",
+    "channel",
+    "threads",
+    "processes",
+    "connect_rate",
+    "in_flight",
+    "sources",
     "connect_timeout",
 ];
 
 /// Settings of how messages are published, which all kinds take that do.
 const PUBLISHING: &[&str] = &[
-    "publish", "redis", "redis_prefix", "api_url", "api_key", "publish_url", "payload", "payload_format", "rate", "seconds", "warm_up",
+    "publish",
+    "redis",
+    "redis_prefix",
+    "api_url",
+    "api_key",
+    "publish_url",
+    "payload",
+    "payload_format",
+    "rate",
+    "seconds",
+    "warm_up",
     "grace",
 ];
 
@@ -69,6 +92,7 @@ impl Kind {
             Self::Churn => "churn",
             Self::Slow => "slow",
             Self::Hot => "hot",
+            Self::Hold => "hold",
             Self::CompareFloor => "compare-floor",
         }
     }
@@ -102,6 +126,7 @@ impl Kind {
                 &["require_code", "max_p99_shift_ms", "max_bytes_per_stalled"],
             ],
             Self::Hot => vec![&["small_channels", "flood_rate", "max_p99_us", "max_p99_shift_ms"] as &[_]],
+            Self::Hold => vec![&["hold", "kill", "broadcasts", "max_user_bytes", "max_bytes_per_session"] as &[_]],
             Self::CompareFloor => {
                 vec![&["burst", "rounds", "max_ratio", "max_burst_ratio", "min_deliveries_per_second"] as &[_]]
             }

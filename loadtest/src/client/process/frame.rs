@@ -102,11 +102,16 @@ mod tests {
 
     #[test]
     fn requests_come_out_as_they_went_in() {
-        let mut target = Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "news", Layout::even(1, 1));
+        let mut target =
+            Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "news", Layout::even(1, 1));
         target.spread_sources(0, 10, 1);
         let mut pipe = Vec::new();
         write(&mut pipe, &Request::Start { target: target.clone(), threads: 3 }).unwrap();
-        write(&mut pipe, &Request::Run(Command::Collect { published: Arc::from([7, 0, 9]), schedule: Schedule::default() })).unwrap();
+        write(
+            &mut pipe,
+            &Request::Run(Command::Collect { published: Arc::from([7, 0, 9]), schedule: Schedule::default() }),
+        )
+        .unwrap();
         let mut input = &pipe[..];
         let Some(Request::Start { target: read_target, threads: 3 }) = read(&mut input).unwrap() else {
             panic!("a start");
