@@ -13,6 +13,7 @@ use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Redis};
 use crate::report::Outputs;
 use crate::report::compare::CompareReportsArgs;
+use crate::report::html::ReportArgs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     CompareFloor(CompareArgs),
     /// Compare reports: medians over repeats, spreads, ratios to a base.
     Compare(CompareReportsArgs),
+    /// Make a page with tables and charts of reports.
+    Report(ReportArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
 }
