@@ -101,7 +101,7 @@ pub struct Admission {
     caps: Caps,
     connections: AtomicUsize,
     handshakes: AtomicUsize,
-    /// Connections by shard: the next one goes to the shard with the fewest.
+    /// Connections by shard: a shard that has too many gives new ones to the one with the fewest.
     shards: Box<[AtomicUsize]>,
     addresses: DashMap<IpAddr, u32, foldhash::fast::RandomState>,
     started: Instant,
@@ -131,15 +131,16 @@ impl Admission {
         }
     }
 
-    /// Lets a connection in, or says why not (and counts it).
+    /// Lets a connection in that the shard `here` has accepted, or says why not (and counts it). The permit says
+    /// which shard is to serve it.
     ///
     /// # Errors
     /// The reason to refuse.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
-        self.check(address, now).inspect_err(|reason| self.stats.refuse(*reason))
+    pub fn admit(self: &Arc<Self>, address: IpAddr, here: ShardId, now: Instant) -> Result<Permit, RefusalReason> {
+        self.check(address, here, now).inspect_err(|reason| self.stats.refuse(*reason))
     }
 
-    fn check(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, RefusalReason> {
+    fn check(self: &Arc<Self>, address: IpAddr, here: ShardId, now: Instant) -> Result<Permit, RefusalReason> {
         if self.draining.load(Relaxed) {
             return Err(RefusalReason::Draining);
         }
@@ -163,7 +164,7 @@ impl Admission {
             }
             *here += 1;
         }
-        let shard = self.least_loaded();
+        let shard = self.place(here);
         self.connections.fetch_add(1, Relaxed);
         self.handshakes.fetch_add(1, Relaxed);
         self.shards[usize::from(shard)].fetch_add(1, Relaxed);
@@ -175,8 +176,7 @@ impl Admission {
         })
     }
 
-    /// Counts by whole seconds. Only the listeners' runtime calls this, so that two threads at
-    /// the edge of a second may let a few too many in, and nothing worse.
+    /// Counts by whole seconds. Two shards at the edge of a second may let a few too many in, and nothing worse.
     fn within_rate(&self, now: Instant) -> bool {
         let second = now.saturating_duration_since(self.started).as_secs();
         if self.second.swap(second, Relaxed) != second {
@@ -185,9 +185,16 @@ impl Admission {
         self.in_second.fetch_add(1, Relaxed) < self.caps.rate
     }
 
-    fn least_loaded(&self) -> ShardId {
-        let fewest = self.shards.iter().enumerate().min_by_key(|(_, count)| count.load(Relaxed));
-        fewest.map_or(0, |(shard, _)| shard as ShardId)
+    /// Who is to serve a connection that `here` has accepted: `here`, which costs nothing, unless it has an eighth
+    /// more than the shard with the fewest. The kernel spreads connections at random, so that this is seldom but
+    /// while there are few.
+    fn place(&self, here: ShardId) -> ShardId {
+        let mine = self.shards.get(usize::from(here)).map_or(usize::MAX, |count| count.load(Relaxed));
+        let fewest = self.shards.iter().map(|count| count.load(Relaxed)).enumerate().min_by_key(|(_, count)| *count);
+        match fewest {
+            Some((shard, count)) if mine > count + count / 8 => shard as ShardId,
+            _ => here,
+        }
     }
 
     /// Refuses everybody while memory is short.
@@ -273,63 +280,72 @@ mod tests {
     #[test]
     fn the_node_has_a_cap_and_a_place_comes_back() {
         let (door, now) = door(Caps { connections: 2, ..OPEN });
-        let first = door.admit(HOME, now).unwrap();
-        let _second = door.admit(HOME, now).unwrap();
-        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::NodeLimit);
+        let first = door.admit(HOME, 0, now).unwrap();
+        let _second = door.admit(HOME, 0, now).unwrap();
+        assert_eq!(door.admit(HOME, 0, now).unwrap_err(), RefusalReason::NodeLimit);
         drop(first);
-        assert!(door.admit(HOME, now).is_ok());
+        assert!(door.admit(HOME, 0, now).is_ok());
         assert_eq!(door.stats.refused(RefusalReason::NodeLimit), 1);
     }
 
     #[test]
     fn an_address_has_a_cap_of_its_own() {
         let (door, now) = door(Caps { per_address: 1, ..OPEN });
-        let first = door.admit(HOME, now).unwrap();
-        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::AddressLimit);
-        assert!(door.admit(AWAY, now).is_ok());
+        let first = door.admit(HOME, 0, now).unwrap();
+        assert_eq!(door.admit(HOME, 0, now).unwrap_err(), RefusalReason::AddressLimit);
+        assert!(door.admit(AWAY, 0, now).is_ok());
         drop(first);
-        assert!(door.admit(HOME, now).is_ok());
+        assert!(door.admit(HOME, 0, now).is_ok());
         assert!(door.addresses.is_empty(), "an address without connections is forgotten");
     }
 
     #[test]
     fn handshakes_at_once_have_a_cap() {
         let (door, now) = door(Caps { handshakes: 1, ..OPEN });
-        let mut first = door.admit(HOME, now).unwrap();
-        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::HandshakeLimit);
+        let mut first = door.admit(HOME, 0, now).unwrap();
+        assert_eq!(door.admit(HOME, 0, now).unwrap_err(), RefusalReason::HandshakeLimit);
         first.established();
-        let second = door.admit(HOME, now).unwrap();
+        let second = door.admit(HOME, 0, now).unwrap();
         drop(second);
-        assert!(door.admit(HOME, now).is_ok(), "a handshake that failed counts no more");
+        assert!(door.admit(HOME, 0, now).is_ok(), "a handshake that failed counts no more");
     }
 
     #[test]
     fn a_second_lets_in_only_so_many() {
         let (door, now) = door(Caps { rate: 2, ..OPEN });
-        let admitted = (0..5).filter(|_| door.admit(HOME, now).is_ok()).count();
+        let admitted = (0..5).filter(|_| door.admit(HOME, 0, now).is_ok()).count();
         assert_eq!(admitted, 2);
-        assert!(door.admit(HOME, now + Duration::from_secs(1)).is_ok());
+        assert!(door.admit(HOME, 0, now + Duration::from_secs(1)).is_ok());
     }
 
     #[test]
-    fn a_connection_goes_to_the_shard_with_the_fewest() {
+    fn while_there_are_few_a_connection_goes_to_the_shard_with_the_fewest() {
         let (door, now) = door(OPEN);
-        let first = door.admit(HOME, now).unwrap();
-        let second = door.admit(HOME, now).unwrap();
+        let first = door.admit(HOME, 0, now).unwrap();
+        let second = door.admit(HOME, 0, now).unwrap();
         assert_ne!(first.shard(), second.shard());
         let free = first.shard();
         drop(first);
-        assert_eq!(door.admit(HOME, now).unwrap().shard(), free);
+        assert_eq!(door.admit(HOME, 0, now).unwrap().shard(), free);
+    }
+
+    #[test]
+    fn a_shard_keeps_what_it_accepts_until_it_has_an_eighth_more_than_another() {
+        let (door, now) = door(OPEN);
+        let other: Vec<_> = (0..16).map(|_| door.admit(HOME, 1, now).unwrap()).collect();
+        assert_eq!(other.iter().filter(|permit| permit.shard() == 0).count(), 8, "few are spread evenly");
+        let kept: Vec<_> = (0..3).map(|_| door.admit(HOME, 0, now).unwrap()).collect();
+        assert_eq!(kept.iter().map(Permit::shard).collect::<Vec<_>>(), [0, 0, 1]);
     }
 
     #[test]
     fn short_memory_and_draining_refuse_everybody() {
         let (door, now) = door(OPEN);
         door.set_memory_short(true);
-        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::Memory);
+        assert_eq!(door.admit(HOME, 0, now).unwrap_err(), RefusalReason::Memory);
         door.set_memory_short(false);
-        assert!(door.admit(HOME, now).is_ok());
+        assert!(door.admit(HOME, 0, now).is_ok());
         door.drain();
-        assert_eq!(door.admit(HOME, now).unwrap_err(), RefusalReason::Draining);
+        assert_eq!(door.admit(HOME, 0, now).unwrap_err(), RefusalReason::Draining);
     }
 }

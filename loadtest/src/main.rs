@@ -4,9 +4,9 @@
 //! - [`cli`]: the arguments of every subcommand
 //! - [`scenario`]: one file per subcommand, and the measurement that they share
 //! - [`client`]: thousands of sessions on an epoll loop
-//! - [`publisher`]: numbered messages on an open-loop schedule, through Redis or the HTTP API
+//! - [`publisher`]: numbered messages on an open-loop schedule, through Redis, the HTTP API or another server
 //! - [`floor`]: a server that only writes
-//! - [`wire`], [`resp`], [`stamp`]: what goes over connections, and what payloads say
+//! - [`wire`], [`resp`], [`url`], [`stamp`]: what goes over connections, where those lead, and what payloads say
 //! - [`probe`], [`sockstat`], [`metrics`]: a process's costs, the kernel's for sockets, what a server says
 //! - [`stats`], [`clock`]: percentiles, time
 //! - [`terminal`], [`report`], [`error`]: what a person and a program get to see
@@ -26,6 +26,7 @@ mod sockstat;
 mod stamp;
 mod stats;
 mod terminal;
+mod url;
 mod wire;
 
 use std::io::Write;
@@ -55,7 +56,7 @@ fn run(cli: &Cli) -> Result<bool> {
     let started = std::time::SystemTime::now();
     let (name, settings, findings) = match &cli.command {
         Command::Floor(args) => {
-            let redis = resp::Url::parse(&args.redis).map_err(Error::Usage)?;
+            let redis = resp::url(&args.redis).map_err(Error::Usage)?;
             floor::run(&floor::Settings {
                 listen: args.listen,
                 redis,
@@ -67,12 +68,14 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         Command::Compare(args) => return report::compare::run(args, &cli.outputs),
         Command::Report(args) => return report::html::run(args, cli.outputs.html.as_deref()).map(|()| true),
+        Command::Worker => return client::process::serve::run().map(|()| true),
         Command::Idle(args) => ("idle", report::to_json(args), scenario::idle::run(args, &progress)?),
         Command::Broadcast(args) => {
             ("broadcast", report::to_json(args), scenario::pattern::broadcast(args, &progress)?)
         }
         Command::Unicast(args) => ("unicast", report::to_json(args), scenario::pattern::unicast(args, &progress)?),
         Command::Stall(args) => ("stall", report::to_json(args), scenario::stall::run(args, &progress)?),
+        Command::Hold(args) => ("hold", report::to_json(args), scenario::hold::run(args, &progress)?),
         Command::CompareFloor(args) => {
             ("compare-floor", report::to_json(args), scenario::compare::run(args, &progress)?)
         }

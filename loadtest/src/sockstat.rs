@@ -107,6 +107,17 @@ fn socket_slabs(slabinfo: &str) -> Option<u64> {
     bytes
 }
 
+/// Memory in bytes that this machine could still give to programs, by the kernel's estimate (`MemAvailable`).
+///
+/// # Errors
+/// A machine that does not tell.
+pub(crate) fn memory_available() -> Result<u64> {
+    let path = "/proc/meminfo";
+    let text = fs::read_to_string(path).context(|| format!("cannot read {path}"))?;
+    let kib = field_kib(&text, "MemAvailable:").ok_or_else(|| Error::Run(format!("{path} has no MemAvailable")))?;
+    Ok(kib * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

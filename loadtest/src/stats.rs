@@ -17,6 +17,27 @@ pub(crate) fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
     let _ = into.add(from);
 }
 
+/// A histogram as the pairs of those values that were recorded and how often, which is all that it knows: for the way
+/// between processes.
+pub(crate) mod sparse {
+    use hdrhistogram::Histogram;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(histogram: &Histogram<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())),
+        )
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram<u64>, D::Error> {
+        let mut histogram = super::histogram();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            histogram.saturating_record_n(value, count);
+        }
+        Ok(histogram)
+    }
+}
+
 /// Percentiles in microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Latency {

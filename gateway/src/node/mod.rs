@@ -6,7 +6,7 @@
 //! - `serve`: the HTTP side of the clients' port;
 //! - [`banner`]: what `--dev` tells the person at the terminal.
 //!
-//! Start: shards, broker, listeners, and only then "started". Stop: not ready and no new
+//! Start: ports, broker, shards, which listen, and only then "started". Stop: not ready and no new
 //! connections at once, then the sessions, spread over the drain, then the rest.
 
 pub mod banner;
@@ -15,12 +15,12 @@ mod serve;
 pub mod view;
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidegate_broadcaster::redis::RedisBroker;
+use tidegate_broadcaster::redis::{Receiver, RedisBroker};
 use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, ShardInbox};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -29,7 +29,7 @@ use crate::api::ApiStats;
 use crate::config::Config;
 use crate::config::{EngineType, Shutdown};
 use crate::http::{HttpSettings, serve_listener};
-use crate::listen::{self, Destination, Listener, Speaks};
+use crate::listen::{self, Door, Speaks};
 use crate::operator::{self, Lifecycle};
 use crate::pressure::PressureStats;
 use crate::shard::HandOff;
@@ -86,8 +86,8 @@ impl Engine {
 
 /// A running node.
 pub struct Node {
-    http: Listener,
-    tcp: Option<Listener>,
+    http: SocketAddr,
+    tcp: Option<SocketAddr>,
     operator: SocketAddr,
     admission: Arc<Admission>,
     lifecycle: Arc<Lifecycle>,
@@ -113,16 +113,18 @@ impl Node {
         let start = Instant::now();
         let start_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         // Before anything else runs, so that a port that is taken costs nothing.
-        let http_socket = listen::bind(config.http_server.listen())?;
-        let tcp_socket = config.tcp_server.listen().map(listen::bind).transpose()?;
-        let operator_socket = listen::bind(config.http_server.internal_listen())?;
-        operator_socket.set_nonblocking(true)?;
-        let operator_socket = tokio::net::TcpListener::from_std(operator_socket)?;
-
         let count = resolve::shards(config);
+        let http_sockets = listen::bind_each(config.http_server.listen(), count)?;
+        let tcp_address = config.tcp_server.listen();
+        let tcp_sockets = tcp_address.map(|address| listen::bind_each(address, count)).transpose()?.unwrap_or_default();
+        let http_address = http_sockets[0].local_addr()?;
+        let tcp_address = tcp_sockets.first().map(TcpListener::local_addr).transpose()?;
+        let operator_socket = tokio::net::TcpListener::from_std(listen::bind(config.http_server.internal_listen())?)?;
+
         let inboxes: Arc<[_]> = (0..count).map(|_| Arc::new(Inbox::<TcpStream>::new(INBOX_BYTES))).collect();
         let shards: Arc<[_]> = (0..count).map(|_| Arc::new(ShardStats::default())).collect();
-        let engine = start_engine(config, &inboxes)?;
+        let (engine, receivers) = start_engine(config, &inboxes)?;
+        let mut receivers = receivers.into_iter();
         let broker = engine.broker();
 
         let admission_stats = Arc::new(AdmissionStats::default());
@@ -136,13 +138,25 @@ impl Node {
         let (http, hand_offs) = mpsc::channel::<HandOff<TcpStream>>(HAND_OFFS);
 
         let (failed, has_failed) = watch::channel(false);
+        let (refused, refusals) = mpsc::channel(HAND_OFFS);
+        let mut tcp_sockets = tcp_sockets.into_iter();
         let mut threads = Vec::with_capacity(count);
-        for (id, (inbox, stats)) in inboxes.iter().zip(shards.iter()).enumerate() {
+        for (id, http_socket) in http_sockets.into_iter().enumerate() {
+            let mut listeners = vec![(http_socket, Speaks::Http)];
+            listeners.extend(tcp_sockets.next().map(|socket| (socket, Speaks::Raw)));
             let reactor = Reactor {
                 setup: resolve::setup(config, id as u8, start, start_unix_ms),
                 broker: Arc::clone(&broker),
-                inbox: Arc::clone(inbox),
-                stats: Arc::clone(stats),
+                receiver: receivers.next(),
+                door: Door {
+                    listeners,
+                    admission: Arc::clone(&admission),
+                    inboxes: Arc::clone(&inboxes),
+                    refused: refused.clone(),
+                    closed_until: None,
+                },
+                inbox: Arc::clone(&inboxes[id]),
+                stats: Arc::clone(&shards[id]),
                 http: http.clone(),
                 runtime: tokio::runtime::Handle::current(),
                 stop: shard_stop.clone(),
@@ -204,15 +218,11 @@ impl Node {
         let limit = Arc::new(Semaphore::new(OPERATOR_CONNECTIONS));
         tokio::spawn(serve_listener(operator_socket, operator_router, HttpSettings::default(), limit, stopped.clone()));
 
-        let (refused, refusals) = mpsc::channel(HAND_OFFS);
         tokio::spawn(serve::refusals(refusals, stopped));
-        let destination = Destination { admission: Arc::clone(&admission), inboxes: Arc::clone(&inboxes), refused };
-        let http = Listener::start(http_socket, Speaks::Http, destination.clone())?;
-        let tcp = tcp_socket.map(|socket| Listener::start(socket, Speaks::Raw, destination)).transpose()?;
         lifecycle.set_started();
         Ok(Self {
-            http,
-            tcp,
+            http: http_address,
+            tcp: tcp_address,
             operator,
             admission,
             lifecycle,
@@ -230,12 +240,12 @@ impl Node {
 
     /// Where clients connect with WebSocket, and where the API is.
     pub fn http_address(&self) -> SocketAddr {
-        self.http.address()
+        self.http
     }
 
     /// Where clients connect with raw TCP.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref().map(Listener::address)
+        self.tcp
     }
 
     /// The operators' port.
@@ -298,12 +308,8 @@ impl Node {
         tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
     }
 
-    /// Ends the listeners, the shards and the broker.
+    /// Ends the shards, and their listeners with them, and the broker.
     async fn stop_rest(&mut self) {
-        self.http.stop();
-        if let Some(tcp) = &mut self.tcp {
-            tcp.stop();
-        }
         self.stop_shards.send_replace(true);
         for inbox in self.inboxes.iter() {
             inbox.send(Message::Inspect(Box::new(|_| {}))); // wakes it
@@ -324,13 +330,17 @@ impl Node {
     }
 }
 
-fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, NodeError> {
+/// The broker, and what has to run on the shards' threads to receive its messages.
+fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<(Engine, Vec<Receiver>), NodeError> {
     let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
     Ok(match config.engine.kind {
         EngineType::Memory => {
             let broker = EmbeddedBroker::new(inboxes).with_max_payload(config.redis_publish.max_payload);
-            Engine::Embedded(Arc::new(broker))
+            (Engine::Embedded(Arc::new(broker)), Vec::new())
         }
-        EngineType::Redis => Engine::Redis(RedisBroker::start(resolve::redis(config)?, inboxes)?),
+        EngineType::Redis => {
+            let (broker, receivers) = RedisBroker::start(resolve::redis(config)?, inboxes)?;
+            (Engine::Redis(broker), receivers)
+        }
     })
 }

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "tokio offers no safe way to watch a descriptor; the SAFETY note argues the one call")]
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use rustix::event::{Timespec, epoll};
@@ -15,6 +15,18 @@ use super::slab::Key;
 
 /// Sockets looked at in one turn. The others' news waits in the kernel until the next one.
 const EVENTS: usize = 1024;
+
+/// What the set has news of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Connections wait at the listener with this number.
+    Listener(usize),
+    /// A connection's socket.
+    Socket(Ready),
+}
+
+/// Listeners are marked with the highest numbers, which no connection's key has: a slab never has so many slots.
+const LISTENERS: u64 = u64::MAX - 0xff;
 
 /// News of one socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +75,7 @@ impl Poller {
     ///
     /// # Errors
     /// Where the system refuses the look.
-    pub(super) fn ready(&mut self) -> io::Result<impl Iterator<Item = Ready> + '_> {
+    pub(super) fn ready(&mut self) -> io::Result<impl Iterator<Item = News> + '_> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let events = &mut self.events;
         events.clear();
@@ -80,14 +92,32 @@ impl Poller {
             Err(error) => return Err(error),
         }
         Ok(self.events.iter().map(|event| {
-            let flags = event.flags;
-            Ready {
-                key: Key::from_bits(event.data.u64()),
+            let (flags, data) = (event.flags, event.data.u64());
+            if data >= LISTENERS {
+                return News::Listener((data - LISTENERS) as usize);
+            }
+            News::Socket(Ready {
+                key: Key::from_bits(data),
                 input: flags.contains(epoll::EventFlags::IN),
                 output: flags.contains(epoll::EventFlags::OUT),
                 gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
-            }
+            })
         }))
+    }
+
+    /// Watches a listener for connections, or no more.
+    ///
+    /// # Errors
+    /// Where the system has no room for it.
+    pub(super) fn watch_listener(&self, listener: &TcpListener, number: usize, wanted: bool) -> io::Result<()> {
+        let set = self.epoll.get_ref();
+        if wanted {
+            let data = epoll::EventData::new_u64(LISTENERS + number as u64);
+            epoll::add(set, listener, data, epoll::EventFlags::IN)?;
+        } else {
+            epoll::delete(set, listener)?;
+        }
+        Ok(())
     }
 
     /// Watches a socket for `wanted` from now on, and always for its breaking.

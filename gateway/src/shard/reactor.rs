@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tidegate_broadcaster::PublishFuture;
+use tidegate_broadcaster::redis::Receiver;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 
 use super::entropy::Entropy;
 use super::inbox::{Inbox, Message};
-use super::poller::{Poller, Ready};
+use super::poller::{News, Poller, Ready};
 use super::slab::Key;
 use super::stats::ShardStats;
 use super::{HandOff, Setup, Shard};
+use crate::listen::Door;
 
 /// What a shard's thread is given.
 pub struct Reactor {
@@ -25,7 +28,11 @@ pub struct Reactor {
     pub setup: Setup,
     /// The broker.
     pub broker: Arc<dyn tidegate_broadcaster::Broker>,
-    /// The way in.
+    /// What brings the broker's messages, where that is a connection.
+    pub receiver: Option<Receiver>,
+    /// Its listeners.
+    pub door: Door,
+    /// The way in for other threads.
     pub inbox: Arc<Inbox<TcpStream>>,
     /// What is counted.
     pub stats: Arc<ShardStats>,
@@ -39,11 +46,36 @@ pub struct Reactor {
 
 /// Runs a shard until it is told to stop.
 ///
+/// The broker's receiver runs beside it, on the same thread: a message that comes in there is in the shard's inbox
+/// without waking anybody. Both are tasks, because waking the future that `block_on` itself runs takes a system call.
+///
 /// # Errors
 /// Where the system gives no runtime or no epoll set.
-pub fn run(reactor: Reactor) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(reactor.serve())
+///
+/// # Panics
+/// Where the shard or the receiver does.
+pub fn run(mut reactor: Reactor) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let receiver = reactor.receiver.take();
+        let mut receiving = tokio::task::spawn_local(async {
+            if let Some(receiver) = receiver {
+                receiver.run().await;
+            }
+        });
+        let mut serving = tokio::task::spawn_local(reactor.serve());
+        let served = tokio::select! {
+            served = &mut serving => served,
+            received = &mut receiving => match received {
+                Ok(()) => serving.await,
+                Err(error) => Err(error),
+            },
+        };
+        served.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(std::io::Error::other(error)),
+        })
+    })
 }
 
 impl Reactor {
@@ -59,19 +91,34 @@ impl Reactor {
         );
         let mut messages: Vec<Message<TcpStream>> = Vec::new();
         let mut more = false;
+        self.watch_listeners(&poller, true)?;
         loop {
             if more {
                 // Lets the runtime's own driver run; the sockets are looked at below all the same.
                 tokio::task::yield_now().await;
             } else {
-                self.wait(&poller, shard.next_wake()).await?;
+                let until = [shard.next_wake(), self.door.closed_until].into_iter().flatten().min();
+                self.wait(&poller, until).await?;
             }
             let began = Instant::now();
             shard.begin(began);
             let age = began.saturating_duration_since(self.setup.start);
             self.stats.last_turn.set(age.as_millis() as u64);
-            for Ready { key, input, output, gone } in poller.ready()? {
-                shard.ready(key, input, output, gone);
+            if self.door.closed_until.take_if(|until| *until <= began).is_some() {
+                self.watch_listeners(&poller, true)?;
+            }
+            let open = self.door.closed_until.is_none();
+            for news in poller.ready()? {
+                match news {
+                    News::Socket(Ready { key, input, output, gone }) => shard.ready(key, input, output, gone),
+                    News::Listener(number) => {
+                        self.door.accept(number, self.setup.id, began, &mut |accepted| shard.receive(accepted));
+                    }
+                }
+            }
+            if open && self.door.closed_until.is_some() {
+                // What waits there would wake the shard again at once.
+                self.watch_listeners(&poller, false)?;
             }
             messages = self.inbox.take(messages);
             for message in messages.drain(..) {
@@ -88,6 +135,13 @@ impl Reactor {
                 return Ok(());
             }
         }
+    }
+
+    fn watch_listeners(&self, poller: &Poller, wanted: bool) -> std::io::Result<()> {
+        for (number, (listener, _)) in self.door.listeners.iter().enumerate() {
+            poller.watch_listener(listener, number, wanted)?;
+        }
+        Ok(())
     }
 
     /// Whether the thread is to end. Where nobody is left to tell it anything, it ends too.

@@ -178,7 +178,7 @@ impl World {
     /// A connected client whose socket takes `room` bytes, subscribed to these channels.
     fn client(&mut self, room: usize, channels: &[&str]) -> usize {
         let wire = Arc::new(Mutex::new(Wire { room, ..Wire::default() }));
-        let permit = self.admission.admit([127, 0, 0, 1].into(), self.now).unwrap();
+        let permit = self.admission.admit([127, 0, 0, 1].into(), 0, self.now).unwrap();
         self.inbox.send(Message::Accepted { socket: Virtual(Arc::clone(&wire)), permit, raw: true });
         self.clients.push(Client { wire, key: None });
         self.turn();

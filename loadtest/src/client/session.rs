@@ -1,5 +1,7 @@
 //! One session: what it is waiting for, which message is next, and what its bytes mean. No socket is touched here.
 
+use serde::{Deserialize, Serialize};
+
 use super::tally::Tally;
 use crate::stamp::Stamp;
 use crate::wire::reply::{self, Reply};
@@ -24,7 +26,7 @@ pub(crate) enum Phase {
 }
 
 /// What one measurement needs to know to judge a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Expectation {
     /// The measurement's number.
     pub(crate) round: u16,
@@ -45,10 +47,40 @@ pub(crate) enum Outcome {
     End(String),
 }
 
+/// What one read brings along, beside its bytes.
+struct Reading<'a> {
+    wire: Wire,
+    now: u64,
+    expected: Expectation,
+    tally: &'a mut Tally,
+    answer: &'a mut Vec<u8>,
+}
+
+impl Reading<'_> {
+    /// Answers a server's ping.
+    fn pong(&mut self) {
+        if self.wire.is_websocket() {
+            websocket::push_client_frame(self.wire.opcode(), self.wire.pong(), self.answer);
+        } else {
+            self.answer.extend_from_slice(self.wire.pong());
+        }
+    }
+}
+
+/// What came of the bytes of one read.
+struct Parsed {
+    outcome: Outcome,
+    /// Bytes that need not come again.
+    taken: usize,
+    /// The beginning of a message whose frame has ended before it.
+    cut: Vec<u8>,
+}
+
 /// The state of one session. Idle, it owns no heap memory.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// The start of a frame whose end has not come; without a heap block while there is none.
+    /// What is incomplete: the beginning of a message that a frame's end has cut (`cut` bytes of it), then the
+    /// beginning of a frame. Without a heap block while there is nothing.
     carry: Vec<u8>,
     /// When `connect` was called, in ns of [`crate::clock::now`].
     pub(crate) opened: u64,
@@ -58,10 +90,16 @@ pub(crate) struct Session {
     next: u32,
     /// Messages before `next` that have not come.
     missing: u32,
+    /// Bytes of `carry` that have come out of their frames already.
+    cut: u32,
+    /// Which of the target's servers it connects to.
+    pub(crate) server: u16,
     /// How far it has come.
     pub(crate) phase: Phase,
     /// Does not read once it is ready.
     pub(crate) stalled: bool,
+    /// Had ended when the measurement began.
+    absent: bool,
     /// Pings are to be answered.
     pong: bool,
     /// The disconnect code that a push announced; 0 for none.
@@ -80,21 +118,28 @@ impl Session {
             channel,
             next: 0,
             missing: 0,
+            cut: 0,
+            server: 0,
             phase: Phase::Connecting,
             stalled,
+            absent: false,
             pong: false,
             announced: 0,
         }
     }
 
-    /// Starts counting anew.
+    /// Starts counting anew; a session that has ended is owed nothing any more.
     pub(crate) fn start_round(&mut self) {
+        self.absent = self.phase == Phase::Ended;
         self.next = 0;
         self.missing = 0;
     }
 
     /// How many of `published` messages never came.
     pub(crate) fn lost(&self, published: u32) -> u64 {
+        if self.absent {
+            return 0;
+        }
         u64::from(self.missing) + u64::from(published.saturating_sub(self.next))
     }
 
@@ -114,24 +159,28 @@ impl Session {
         tally: &mut Tally,
         answer: &mut Vec<u8>,
     ) -> Outcome {
-        let result = if self.carry.is_empty() {
-            self.parse(wire, bytes, now, expected, tally, answer).map(|(outcome, taken)| {
+        let mut reading = Reading { wire, now, expected, tally, answer };
+        let cut = std::mem::take(&mut self.cut) as usize;
+        let mut held = std::mem::take(&mut self.carry);
+        let result = if held.is_empty() {
+            self.parse(&[], bytes, &mut reading).inspect(|parsed| {
                 // Most reads end with a frame: nothing is kept, nothing is allocated.
-                (outcome, bytes[taken..].to_vec())
+                held.extend_from_slice(&bytes[parsed.taken..]);
             })
         } else {
-            let mut held = std::mem::take(&mut self.carry);
             held.extend_from_slice(bytes);
-            self.parse(wire, &held, now, expected, tally, answer).map(|(outcome, taken)| {
-                held.drain(..taken);
-                (outcome, if held.is_empty() { Vec::new() } else { held })
+            let (message, frames) = held.split_at(cut);
+            self.parse(message, frames, &mut reading).inspect(|parsed| {
+                held.drain(..cut + parsed.taken);
             })
         };
         match result {
-            Ok((outcome, rest)) => {
-                if !matches!(outcome, Outcome::End(_)) {
-                    self.carry = rest;
-                }
+            Ok(Parsed { outcome: end @ Outcome::End(_), .. }) => end,
+            Ok(Parsed { outcome, cut, .. }) => {
+                // A message is at most 32 MiB, so its beginning is as well.
+                self.cut = cut.len() as u32;
+                held.splice(..0, cut);
+                self.carry = if held.is_empty() { Vec::new() } else { held };
                 outcome
             }
             Err(fault) => Outcome::End(format!("malformed: {fault}")),
@@ -147,95 +196,79 @@ impl Session {
         }
     }
 
-    /// Parses as much as is complete; gives the number of bytes that were taken.
-    fn parse(
-        &mut self,
-        wire: Wire,
-        bytes: &[u8],
-        now: u64,
-        expected: Expectation,
-        tally: &mut Tally,
-        answer: &mut Vec<u8>,
-    ) -> Result<(Outcome, usize), Malformed> {
-        let mut taken = 0;
+    /// Parses as much as is complete of `bytes`; `cut` is the beginning of a message whose frame has ended before it.
+    fn parse(&mut self, cut: &[u8], bytes: &[u8], reading: &mut Reading<'_>) -> Result<Parsed, Malformed> {
+        let wire = reading.wire;
+        let mut parsed = Parsed { outcome: Outcome::Continue, taken: 0, cut: cut.to_vec() };
         if self.phase == Phase::Upgrading {
             match websocket::upgrade_response(bytes)? {
-                None => return Ok((Outcome::Continue, 0)),
+                None => return Ok(parsed),
                 Some(Upgrade::Refused(status)) => {
-                    return Ok((Outcome::End(format!("refused with HTTP {status}")), bytes.len()));
+                    parsed.outcome = Outcome::End(format!("refused with HTTP {status}"));
+                    return Ok(parsed);
                 }
                 Some(Upgrade::Granted(length)) => {
-                    self.phase = Phase::Opening;
-                    // A server may not speak before it was spoken to: nothing follows the head.
-                    return Ok((Outcome::SendOpening, length));
+                    parsed.taken = length;
+                    (self.phase, parsed.outcome) = match wire {
+                        // The request was the subscription.
+                        Wire::Nchan => (Phase::Ready, Outcome::Ready),
+                        // The server introduces itself first.
+                        Wire::Nats => (Phase::Opening, Outcome::Continue),
+                        _ => (Phase::Opening, Outcome::SendOpening),
+                    };
                 }
             }
         }
-        let mut outcome = Outcome::Continue;
         if !wire.is_websocket() {
-            taken = reply::each_protobuf(bytes, |reply| {
-                self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-            })?;
-            return Ok((outcome, taken));
+            parsed.taken = wire.each(bytes, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+            return Ok(parsed);
         }
-        while let Some(frame) = websocket::frame(&bytes[taken..])? {
+        while !matches!(parsed.outcome, Outcome::End(_))
+            && let Some(frame) = websocket::frame(&bytes[parsed.taken..])?
+        {
             if frame.mask.is_some() {
                 return Err("masked frame from a server");
             }
+            parsed.taken += frame.length;
             match frame.opcode {
-                websocket::TEXT if wire.is_json() => {
-                    reply::each_json(frame.payload, |reply| {
-                        self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-                    })?;
-                }
-                websocket::BINARY if !wire.is_json() => {
-                    let whole = reply::each_protobuf(frame.payload, |reply| {
-                        self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-                    })?;
-                    if whole != frame.payload.len() {
+                opcode if wire.takes(opcode) => {
+                    let joined;
+                    let messages = if parsed.cut.is_empty() {
+                        frame.payload
+                    } else {
+                        joined = [&parsed.cut, frame.payload].concat();
+                        &joined
+                    };
+                    let taken = wire.each(messages, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+                    if taken < messages.len() && !wire.cuts_messages() {
                         return Err("reply cut by the end of its frame");
                     }
+                    parsed.cut = messages[taken..].to_vec();
                 }
                 websocket::TEXT | websocket::BINARY => return Err("message of the other encoding"),
-                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, answer),
+                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, reading.answer),
                 websocket::PONG => {}
-                websocket::CLOSE => {
-                    return Ok((Outcome::End(closed_with(websocket::close_code(frame.payload))), bytes.len()));
-                }
+                websocket::CLOSE => parsed.outcome = Outcome::End(closed_with(websocket::close_code(frame.payload))),
                 _ => return Err("frame with an unknown opcode"),
             }
-            taken += frame.length;
-            if let Outcome::End(_) = outcome {
-                break;
-            }
         }
-        Ok((outcome, taken))
+        Ok(parsed)
     }
 
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "one call site's locals, and this runs per delivery")]
-    fn reply(
-        &mut self,
-        wire: Wire,
-        reply: Reply<'_>,
-        now: u64,
-        expected: Expectation,
-        tally: &mut Tally,
-        answer: &mut Vec<u8>,
-        outcome: &mut Outcome,
-    ) {
+    fn reply(&mut self, reply: Reply<'_>, reading: &mut Reading<'_>, outcome: &mut Outcome) {
         match reply {
-            Reply::Publication(payload) => match Stamp::read(payload, expected.payload) {
-                Some(stamp) if stamp.round == expected.round => self.delivery(stamp, now, tally),
-                _ => tally.strays += 1,
-            },
-            Reply::Ping if self.pong => {
-                if wire.is_websocket() {
-                    let opcode = if wire.is_json() { websocket::TEXT } else { websocket::BINARY };
-                    websocket::push_client_frame(opcode, reply::pong(wire), answer);
-                } else {
-                    answer.extend_from_slice(reply::pong(wire));
+            Reply::Publication(payload) => match Stamp::read(payload, reading.expected.payload) {
+                Some(stamp) if stamp.round == reading.expected.round => {
+                    self.delivery(stamp, reading.now, reading.tally);
                 }
+                _ => reading.tally.strays += 1,
+            },
+            Reply::Ping if self.pong => reading.pong(),
+            Reply::Greeting if self.phase == Phase::Opening => {
+                self.phase = Phase::Subscribing;
+                self.pong = true;
+                *outcome = Outcome::SendOpening;
             }
             Reply::Connected { pong } => {
                 self.pong = pong;
@@ -251,8 +284,9 @@ impl Session {
                 let command = if id == reply::CONNECT_ID { "connect" } else { "subscribe" };
                 *outcome = Outcome::End(format!("{command} refused with {code} ({message})"));
             }
+            Reply::Error(text) => *outcome = Outcome::End(format!("the server complains: {text}")),
             Reply::Disconnect(code) => self.announced = u16::try_from(code).unwrap_or(u16::MAX),
-            Reply::Ping | Reply::Subscribed | Reply::Other => {}
+            Reply::Ping | Reply::Greeting | Reply::Subscribed | Reply::Other => {}
         }
     }
 

@@ -2,13 +2,20 @@
 //!
 //! - [`redis`]: plain `PUBLISH`
 //! - [`api`]: the HTTP API, `POST /api/publish`
+//! - [`nats`], [`nchan`], [`mqtt`]: the servers that Tidegate is compared with
+//! - [`http`]: what the two over HTTP share
 //!
 //! The schedule is open-loop: message k is due at `start + k / rate`, whether or not the server keeps up, and its stamp
 //! carries the time when it was due. So a server that falls behind shows it in its latencies.
 
 mod api;
+mod http;
+mod mqtt;
+mod nats;
+mod nchan;
 mod redis;
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -18,6 +25,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) use self::api::Api;
+pub(crate) use self::mqtt::Mqtt;
+pub(crate) use self::nats::Nats;
+pub(crate) use self::nchan::Nchan;
 pub(crate) use self::redis::Redis;
 use crate::clock;
 use crate::error::{Context, Error, Result};
@@ -27,6 +37,13 @@ use crate::stamp::Stamp;
 const MAX_QUEUE: usize = 256 << 10;
 /// A backend that takes or answers nothing for so long is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages after which a backend that does not answer each is asked whether it has taken them.
+const ASK_EVERY: u64 = 64;
+/// Nanoseconds after which it is asked with fewer, so that a dead one is noticed at low rates as well.
+const ASK_AFTER: u64 = 1_000_000_000;
+/// Messages that such a backend has not confirmed at most; the queue's bound is met first with large payloads.
+const WINDOW_OF_STREAMS: u64 = 4096;
 
 /// A timer of the kernel may fire so many ns late. At low rates the publisher wakes up that much earlier and polls for
 /// the rest, so that its own lateness is not taken for the server's.
@@ -74,17 +91,41 @@ pub(crate) trait Dialect: Sync {
     fn hello(&self, out: &mut Vec<u8>) -> u64;
     /// Appends a message.
     fn encode(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>);
+    /// Appends a question whose answer is [`Says::AllTaken`]; false where each message gets an answer of its own.
+    fn ask(&self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+    /// What would help if nobody listens to the messages.
+    fn unheard(&self) -> &'static str {
+        "let the sessions connect to the server that is published to"
+    }
     /// Reads the answer that `bytes` begins with; `None` while it is incomplete.
     fn answer(&self, bytes: &[u8]) -> std::result::Result<Option<Answer>, String>;
 }
 
-/// The answer to one message.
+/// What a backend sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// Bytes of it.
     pub(crate) length: usize,
-    /// Whether somebody listened; true where the backend does not tell.
-    pub(crate) heard: bool,
+    /// Its meaning.
+    pub(crate) says: Says,
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// The next message was taken.
+    Taken {
+        /// Whether somebody listened; true where the backend does not tell.
+        heard: bool,
+    },
+    /// Everything before the oldest open [`Dialect::ask`], or the hello, was taken.
+    AllTaken,
+    /// The backend wants these bytes.
+    Asks(&'static [u8]),
+    /// Nothing that matters.
+    Nothing,
 }
 
 /// Carries a plan out; counts the published messages in `progress` as it goes.
@@ -134,6 +175,10 @@ struct Run<'a> {
     hellos: u64,
     encoded: u64,
     answered: u64,
+    /// How many messages stood before each open question.
+    asked: VecDeque<u64>,
+    /// When the last one was asked, in ns of [`clock::now`].
+    asked_at: u64,
     per_channel: Vec<u32>,
     late: u64,
     unheard: u64,
@@ -156,6 +201,8 @@ impl<'a> Run<'a> {
             hellos,
             encoded: 0,
             answered: 0,
+            asked: VecDeque::new(),
+            asked_at: 0,
             per_channel: vec![0; plan.channels.len()],
             late: 0,
             unheard: 0,
@@ -182,6 +229,13 @@ impl<'a> Run<'a> {
         self.per_channel[channel] += 1;
         self.encoded += 1;
         self.late = self.late.max(now.saturating_sub(due));
+        let done = self.encoded == self.plan.messages;
+        if (done || self.encoded.is_multiple_of(ASK_EVERY) || now.saturating_sub(self.asked_at) > ASK_AFTER)
+            && self.dialect.ask(&mut self.out)
+        {
+            self.asked.push_back(self.encoded);
+            self.asked_at = now;
+        }
     }
 
     /// Writes and reads what goes; waits for `next` ns (or long) if nothing goes. True if something moved.
@@ -233,8 +287,21 @@ impl<'a> Run<'a> {
         let mut taken = 0;
         while let Some(answer) = self.dialect.answer(&self.input[taken..]).map_err(Error::Run)? {
             taken += answer.length;
-            self.answered += 1;
-            self.unheard += u64::from(!answer.heard && self.answered > self.hellos);
+            match answer.says {
+                Says::Taken { heard } => {
+                    self.answered += 1;
+                    self.unheard += u64::from(!heard && self.answered > self.hellos);
+                }
+                Says::AllTaken if self.answered < self.hellos => self.answered += 1,
+                Says::AllTaken => match self.asked.pop_front() {
+                    Some(messages) => self.answered = self.hellos + messages,
+                    None => {
+                        return Err(Error::Run(format!("{} answers what it was not asked", self.dialect.name())));
+                    }
+                },
+                Says::Asks(bytes) => self.out.extend_from_slice(bytes),
+                Says::Nothing => {}
+            }
         }
         self.input.drain(..taken);
         Ok(true)

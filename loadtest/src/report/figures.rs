@@ -144,6 +144,23 @@ figures! {
         "Growth of the kernel's slabs of this machine per session, both ends where both are here.";
     CLIENT_BYTES_PER_SESSION = "client_bytes_per_session", "client memory per session", Bytes, 0, Neither,
         "Growth of the load generator's own resident memory per session.";
+    MACHINE_BYTES_PER_SESSION = "machine_bytes_per_session", "machine's memory per session", Bytes, 0, Lower,
+        "Fall of the machine's available memory per session: kernel and user space, both ends where both are here.";
+    USER_BYTES = "user_bytes", "memory of all sessions", Bytes, 0, Lower,
+        "Growth of the resident memory of all servers and of the load generator since they held nothing.";
+    HOLD_SECONDS = "hold_seconds", "held for", Seconds, 0, Neither, "Time that the sessions were held with heartbeats alone.";
+    IDLE_CPU_PERCENT = "idle_cpu_percent", "idle CPU of all servers", Percent, 1, Lower,
+        "The servers' CPU time while the sessions were held, in hundredths of a core.";
+    BROADCAST_SECONDS = "broadcast_seconds", "time to reach everybody", Seconds, 3, Lower,
+        "From a message's due time until the last session has read it; median of several messages.";
+    BROADCAST_MAX_SECONDS = "broadcast_max_seconds", "  the longest", Seconds, 3, Lower,
+        "From a message's due time until the last session has read it; the slowest of several messages.";
+    KILLED_SESSIONS = "killed_sessions", "sessions of the killed server", Count, 0, Neither,
+        "Sessions that ended with the server that was killed.";
+    KILLED_SECONDS = "killed_seconds", "  all ended after", Seconds, 2, Lower,
+        "From the kill until the last of them had read its end.";
+    SURVIVORS_SECONDS = "survivors_seconds", "time to reach all others", Seconds, 3, Lower,
+        "From the due time of a message after the kill until the last of the other sessions has read it.";
     STALLED_SESSIONS = "stalled_sessions", "stalled sessions", Count, 0, Neither, "Sessions that stopped reading.";
     CALM_P99_US = "calm_p99_us", "latency p99 without stalled sessions", Microseconds, 0, Lower,
         "99th percentile before any session stopped reading.";

@@ -6,7 +6,7 @@
 //! - [`checks`]: bounds, and whether they were held
 //! - [`compare`]: reports side by side
 //! - [`html`]: reports as one page with charts
-//! - [`redact`]: the command line without secrets
+//! - [`redact`]: command line and settings without secrets
 //! - [`mod@format`]: numbers for a person
 
 pub(crate) mod checks;

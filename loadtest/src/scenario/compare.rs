@@ -88,8 +88,8 @@ pub(crate) fn run(args: &CompareArgs, progress: &Progress) -> Result<Findings> {
     let burst = Load { label: "publishing a burst", messages: args.burst.into(), rate: None, ..steady.clone() };
     let floor = FloorProcess::start(&args.publish.redis, &args.publish.redis_prefix, &args.server.channel)?;
     let mut contenders = [
-        Contender { address: None, probe: Probe::new(args.server_pid)?, side: Side::default() },
-        Contender { address: Some(floor.address()), probe: Probe::new(floor.pid())?, side: Side::default() },
+        Contender { address: None, probe: Probe::new(&args.server_pid)?, side: Side::default() },
+        Contender { address: Some(floor.address()), probe: Probe::new(&[floor.pid()])?, side: Side::default() },
     ];
     let mut accounting = Accounting::default();
     for round in 0..args.rounds {
@@ -132,15 +132,17 @@ impl Contender {
         progress: &Progress,
     ) -> Result<()> {
         let mut server = args.server.clone();
-        server.server = self.address.or(server.server);
+        if let Some(address) = self.address {
+            server.server = vec![address];
+        }
         let dialect = args.publish.dialect()?;
-        let mut fleet = Fleet::start(server.target(args.sessions)?, server.threads)?;
+        let mut fleet = Fleet::start(server.target(args.sessions)?, server.crew(args.sessions))?;
         fleet.open(server.opening(args.sessions, 1), progress)?;
         progress.wait("settling", SETTLE);
         accounting.add(&warm_up(&fleet, &*dialect, steady, progress)?);
         for (load, results) in [(steady, &mut self.side.steady), (burst, &mut self.side.burst)] {
             if load.messages > 0 {
-                let measured = measure(&fleet, &*dialect, load, Some(self.probe), progress, &mut |_| Ok(()))?;
+                let measured = measure(&fleet, &*dialect, load, Some(&self.probe), progress, &mut |_| Ok(()))?;
                 accounting.add(&measured.accounting);
                 results.push(measured);
             }

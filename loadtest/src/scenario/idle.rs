@@ -25,19 +25,19 @@ pub(crate) fn run(args: &IdleArgs, progress: &Progress) -> Result<Findings> {
     let mut target = args.server.target(args.sessions)?;
     target.numbered = args.own_channels;
     let channels = if args.own_channels { args.sessions } else { 1 };
-    let probe = Probe::new(args.server_pid)?;
+    let probe = Probe::new(&args.server_pid)?;
     let pause = Duration::from_secs(args.pause.into());
     let more = args.sessions - args.base;
 
-    let mut fleet = Fleet::start(target, args.server.threads)?;
+    let mut fleet = Fleet::start(target, args.server.crew(args.sessions))?;
     fleet.open(args.server.opening(args.base, channels), progress)?;
     progress.wait("pause", pause);
-    let (first, own_first) = (probe.sample()?, Probe::own().sample()?);
+    let (first, own_first) = (probe.sample()?, fleet.probe().sample()?);
     let (buffers, slabs) = (Sockstat::read()?, Slabs::read()?);
     let took = fleet.open(args.server.opening(more, channels), progress)?;
     let connected = probe.sample()?;
     progress.wait("pause", pause);
-    let (second, own_second) = (probe.sample()?, Probe::own().sample()?);
+    let (second, own_second) = (probe.sample()?, fleet.probe().sample()?);
     let (buffers_after, slabs_after) = (Sockstat::read()?, Slabs::read()?);
     let tally = fleet.collect(&std::sync::Arc::from([]))?;
 
@@ -68,10 +68,14 @@ pub(crate) fn run(args: &IdleArgs, progress: &Progress) -> Result<Findings> {
     checks.push("sessions", "all held".to_owned(), ended.is_empty(), held);
     checks.at_most(&figures, &figures::BYTES_PER_SESSION, args.max_bytes_per_session);
     checks.at_most(&figures, &figures::CONNECT_CPU_US, args.max_connect_cpu_us);
-    let notes = vec![if slabs_after.of_sockets {
+    let mut notes = vec![if slabs_after.of_sockets {
         "kernel slabs: those that sockets are made of (/proc/slabinfo), of the whole machine".to_owned()
     } else {
         "kernel slabs: all of the machine's (/proc/meminfo); run as root to have those of sockets only".to_owned()
     }];
+    if args.server_pid.len() > 1 {
+        let each: Vec<_> = second.rss_of_each().map(|bytes| grouped(bytes as f64 / f64::from(1 << 20), 1)).collect();
+        notes.push(format!("memory of each server process, MiB: {}", each.join(", ")));
+    }
     Ok(Findings { figures, notes, checks, ..Findings::default() })
 }

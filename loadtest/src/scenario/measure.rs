@@ -48,7 +48,7 @@ pub(crate) struct Measured {
     pub(crate) latency: Latency,
     /// The most that the publisher itself was late, in us; part of the latency.
     pub(crate) publisher_late_us: f64,
-    /// Messages that no server had subscribed to in Redis.
+    /// Messages that nobody had subscribed to, where the backend tells.
     pub(crate) unheard: u64,
     /// What the server used.
     pub(crate) server: Option<Usage>,
@@ -66,7 +66,7 @@ pub(crate) fn measure(
     fleet: &Fleet,
     dialect: &dyn Dialect,
     load: &Load,
-    probe: Option<Probe>,
+    probe: Option<&Probe>,
     progress: &Progress,
     watch: &mut dyn FnMut(&Counters) -> Result<()>,
 ) -> Result<Measured> {
@@ -80,7 +80,7 @@ pub(crate) fn measure(
         round,
     };
     let base = delivered(fleet);
-    let before = probe.map(|probe| probe.sample()).transpose()?;
+    let before = probe.map(Probe::sample).transpose()?;
     let published = publish_watched(fleet, dialect, &plan, load, progress, watch)?;
 
     let expected = base + expected(&published, load.readers);
@@ -93,13 +93,13 @@ pub(crate) fn measure(
             last = (now, Instant::now());
         }
     }
-    let after = probe.map(|probe| probe.sample()).transpose()?;
+    let after = probe.map(Probe::sample).transpose()?;
     let tally = fleet.collect(&published.per_channel)?;
     if tally.delivered == 0 && published.unheard == load.messages && load.readers > 0 {
         return Err(Error::Run(format!(
-            "{} has no subscriber for these messages: let the server use the same Redis, and give its prefix by \
-             --redis-prefix",
-            dialect.name()
+            "{} has no subscriber for these messages: {}",
+            dialect.name(),
+            dialect.unheard()
         )));
     }
     let server = after.zip(before).map(|(after, before)| after.since(&before));

@@ -28,7 +28,7 @@ pub(crate) fn broadcast(args: &BroadcastArgs, progress: &Progress) -> Result<Fin
         rate,
         grace: args.publish.grace(),
     };
-    run(&args.server, &args.publish, args.probe.probe()?, load, &args.bounds, progress)
+    run(&args.server, &args.publish, args.probe.probe()?.as_ref(), load, &args.bounds, progress)
 }
 
 /// Everybody has a channel.
@@ -44,13 +44,13 @@ pub(crate) fn unicast(args: &UnicastArgs, progress: &Progress) -> Result<Finding
         rate: Some(args.rate),
         grace: args.publish.grace(),
     };
-    run(&args.server, &args.publish, args.probe.probe()?, load, &args.bounds, progress)
+    run(&args.server, &args.publish, args.probe.probe()?.as_ref(), load, &args.bounds, progress)
 }
 
 fn run(
     server: &ServerArgs,
     publish: &PublishArgs,
-    probe: Option<Probe>,
+    probe: Option<&Probe>,
     load: Load,
     bounds: &Bounds,
     progress: &Progress,
@@ -62,7 +62,7 @@ fn run(
     let mut target = server.target(load.readers)?;
     target.numbered = load.channels.len() > 1 || load.channels.first() != Some(&server.channel);
     let dialect = publish.dialect()?;
-    let mut fleet = Fleet::start(target, server.threads)?;
+    let mut fleet = Fleet::start(target, server.crew(load.readers))?;
     fleet.open(server.opening(load.readers, load.channels.len() as u32), progress)?;
     let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
     let measured = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;

@@ -63,17 +63,17 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
         rate: Some(args.rate),
         grace: args.publish.grace(),
     };
-    let mut fleet = Fleet::start(target, args.server.threads)?;
+    let mut fleet = Fleet::start(target, args.server.crew(args.sessions.saturating_add(args.stalled)))?;
     fleet.open(args.server.opening(args.sessions, 1), progress)?;
     let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
-    let calm = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;
+    let calm = measure(&fleet, &*dialect, &load, probe.as_ref(), progress, &mut |_| Ok(()))?;
 
     fleet.open(Opening { stalled: true, ..args.server.opening(args.stalled, 1) }, progress)?;
     let load = Load { label: "publishing, some stalled", ..load };
     let metrics = args.metrics.zip(args.require_code).map(|(address, code)| Metrics::new(address, code));
-    let mut watch = Watch::start(probe, metrics, args.stalled)?;
+    let mut watch = Watch::start(probe.as_ref(), metrics, args.stalled)?;
     let mut resumed = false;
-    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| {
+    let stalled = measure(&fleet, &*dialect, &load, probe.as_ref(), progress, &mut |_| {
         watch.look()?;
         // The server waits only a moment for a client to take its close frame.
         if metrics.is_some() && watch.all_closed.is_some() && !resumed {
@@ -161,8 +161,8 @@ fn checks(args: &StallArgs, result: &Stall, figures: &Figures, accounting: &Acco
 
 /// Looks at the server while some sessions are stalled: a client that does not read cannot see when it is closed, but
 /// the server's metrics or descriptors tell.
-struct Watch {
-    probe: Option<Probe>,
+struct Watch<'a> {
+    probe: Option<&'a Probe>,
     metrics: Option<Metrics>,
     started: Instant,
     looked: Instant,
@@ -176,9 +176,9 @@ struct Watch {
     all_closed: Option<f64>,
 }
 
-impl Watch {
-    fn start(probe: Option<Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
-        let sample = probe.map(|probe| probe.sample()).transpose()?;
+impl<'a> Watch<'a> {
+    fn start(probe: Option<&'a Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
+        let sample = probe.map(Probe::sample).transpose()?;
         let now = Instant::now();
         let (rss, descriptors) = sample.map_or((0, 0), |sample| (sample.rss, sample.descriptors));
         Ok(Self {

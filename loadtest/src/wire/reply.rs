@@ -1,11 +1,11 @@
-//! Commands out, replies in.
+//! What a session looks for in what a server sends, and the Centrifuge protocol: commands out, replies in.
 
 use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tidegate_protocol::message;
 
-use super::{Malformed, Wire};
+use super::{MAX_MESSAGE, Malformed};
 use crate::stamp;
 
 /// The id of every session's connect command.
@@ -18,8 +18,10 @@ pub(crate) const SUBSCRIBE_ID: u32 = 2;
 pub(crate) enum Reply<'a> {
     /// A publication; the slice begins with its payload (and, in JSON, goes on behind it).
     Publication(&'a [u8]),
-    /// An empty reply.
+    /// Wants [`super::Wire::pong`].
     Ping,
+    /// The server has said what it is and waits for the opening.
+    Greeting,
     /// The connect was accepted.
     Connected {
         /// Whether the server wants pings to be answered.
@@ -36,32 +38,31 @@ pub(crate) enum Reply<'a> {
         /// The error's text.
         message: String,
     },
+    /// The server complains, in its own words.
+    Error(String),
     /// The server is about to end the connection.
     Disconnect(u32),
     /// Something else that the protocol allows.
     Other,
 }
 
-/// The connect and the subscribe of one session, pipelined, without framing.
-pub(crate) fn opening(wire: Wire, channel: &str) -> Vec<u8> {
-    if wire.is_json() {
-        let channel = serde_json::Value::from(channel);
-        return format!(
-            "{{\"id\":{CONNECT_ID},\"connect\":{{}}}}\n{{\"id\":{SUBSCRIBE_ID},\"subscribe\":{{\"channel\":{channel}}}}}"
-        )
-        .into_bytes();
-    }
+/// The connect and the subscribe of one session in JSON, pipelined.
+pub(crate) fn opening_json(channel: &str) -> Vec<u8> {
+    let channel = serde_json::Value::from(channel);
+    format!(
+        "{{\"id\":{CONNECT_ID},\"connect\":{{}}}}\n{{\"id\":{SUBSCRIBE_ID},\"subscribe\":{{\"channel\":{channel}}}}}"
+    )
+    .into_bytes()
+}
+
+/// The same in Protobuf.
+pub(crate) fn opening_protobuf(channel: &str) -> Vec<u8> {
     let connect = message::Command { id: CONNECT_ID, connect: Some(Default::default()), ..Default::default() };
     let subscribe = message::SubscribeRequest { channel: channel.to_owned(), ..Default::default() };
     let subscribe = message::Command { id: SUBSCRIBE_ID, subscribe: Some(subscribe), ..Default::default() };
     let mut out = connect.encode_length_delimited_to_vec();
     out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
     out
-}
-
-/// The empty command that answers a ping, without framing.
-pub(crate) fn pong(wire: Wire) -> &'static [u8] {
-    if wire.is_json() { b"{}" } else { &[0] }
 }
 
 /// Goes through the newline-separated replies of one JSON message.
@@ -153,7 +154,7 @@ fn rare_json(line: &[u8]) -> Result<Reply<'static>, Malformed> {
 pub(crate) fn each_protobuf(bytes: &[u8], mut seen: impl FnMut(Reply<'_>)) -> Result<usize, Malformed> {
     let mut taken = 0;
     while let Some((length, rest)) = varint(&bytes[taken..])? {
-        if length > super::websocket::MAX_FRAME as u64 {
+        if length > MAX_MESSAGE as u64 {
             return Err("reply over 32 MiB");
         }
         let Some(reply) = rest.get(..length as usize) else { break };
@@ -330,13 +331,13 @@ mod tests {
 
     #[test]
     fn the_opening_holds_a_connect_and_a_subscribe_in_both_encodings() {
-        let json = opening(Wire::WsJson, "a\"b");
+        let json = opening_json("a\"b");
         let lines: Vec<serde_json::Value> =
             json.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         assert!(lines[0]["connect"].is_object());
         assert_eq!(lines[1]["subscribe"]["channel"], "a\"b");
 
-        let protobuf = opening(Wire::Tcp, "news");
+        let protobuf = opening_protobuf("news");
         let mut rest = protobuf.as_slice();
         let connect = message::Command::decode_length_delimited(&mut rest).unwrap();
         let subscribe = message::Command::decode_length_delimited(&mut rest).unwrap();
