@@ -256,7 +256,7 @@ pub(crate) mod tests {
             scenario: scenario.to_owned(),
             kind: "broadcast",
             label: label.to_owned(),
-            settings: serde_json::json!({ "messages": { "payload": 128 } }),
+            settings: serde_json::json!({ "messages": { "payload": 128, "sessions": sessions } }),
             started: std::time::SystemTime::UNIX_EPOCH,
         };
         Report::new(about, findings)

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::group::Group;
-use crate::report::figures::{CHANNELS, SESSIONS};
 
 /// Settings that say where something is, how long to wait for it, or what is bounded, and not what is measured.
 const CIRCUMSTANCES: &[&str] = &[
@@ -40,12 +39,6 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
         for report in &group.reports {
             let mut flat = BTreeMap::new();
             flatten("", &report.settings, &mut flat);
-            let sizes = [(&SESSIONS, "sessions"), (&CHANNELS, "channels")];
-            for (figure, name) in sizes {
-                if let Some(value) = report.figures.get(figure) {
-                    flat.insert(format!("number of {name}"), value.to_string());
-                }
-            }
             flat.insert("kind of scenario".to_owned(), report.kind.clone());
             let machine = &report.machine;
             flat.insert("machine".to_owned(), format!("{} cpus, Linux {}", machine.cpus, machine.kernel));
@@ -151,7 +144,7 @@ mod tests {
         let groups =
             [Group { name: "a".to_owned(), reports: vec![&a] }, Group { name: "b".to_owned(), reports: vec![&a, &b] }];
         let text = warnings(&groups).join("\n");
-        assert!(text.contains("number of sessions differs: 10 (a), 10 and 20 (b)"), "{text}");
+        assert!(text.contains("messages.sessions differs: 10 (a), 10 and 20 (b)"), "{text}");
         assert!(text.contains("machine differs") && text.contains("1 of 2 runs of b failed"), "{text}");
     }
 }

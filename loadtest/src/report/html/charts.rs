@@ -11,6 +11,9 @@ use crate::report::timeline::Point;
 /// A line has at most so many points; more would not be seen.
 const MAX_POINTS: usize = 400;
 
+/// A rate is taken over at least so many seconds: samples come closer together while sessions connect.
+const SHORTEST: f64 = 0.2;
+
 /// From this ratio of the largest to the smallest on, sizes are on a logarithmic axis.
 const WIDE: f64 = 50.0;
 
@@ -21,10 +24,12 @@ static OVER_SIZE: &[(&Figure, &str)] = &[
     (&figures::KERNEL_BYTES_PER_SESSION, LEVEL),
     (&figures::CONNECT_CPU_US, LEVEL),
     (&figures::IDLE_CPU_PERCENT_PER_10000, LEVEL),
-    (&figures::SERVER_RSS_BYTES, "A straight line means that the cost grows linearly."),
+    (&figures::SERVER_RSS_BYTES, STRAIGHT),
+    (&figures::CONNECT_SECONDS, STRAIGHT),
     (&figures::DELIVERIES_PER_SECOND, ""),
     (&figures::P99_US, ""),
 ];
+const STRAIGHT: &str = "A straight line means that the cost grows linearly.";
 const LEVEL: &str = "A level line means that the whole cost grows linearly.";
 
 /// What is drawn of runs of one size, in the order of the page.
@@ -101,14 +106,19 @@ fn time_axis() -> Axis {
     Axis { label: "time, s".to_owned(), kind: Kind::Linear, tick: short }
 }
 
-/// What each second of a pair of neighbouring points saw.
+/// How much of a running count came per second, between points that are far enough apart to tell.
 fn rate(points: &[Point], count: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64)> {
-    let between = |pair: &[Point]| {
-        let seconds = pair[1].t - pair[0].t;
-        let counted = (count(&pair[1])? - count(&pair[0])?).max(0.0);
-        (seconds > 0.0).then(|| (pair[1].t, counted / seconds))
-    };
-    points.windows(2).filter_map(between).collect()
+    let mut counts = points.iter().filter_map(|point| Some((point.t, count(point)?)));
+    let Some(mut last) = counts.next() else { return Vec::new() };
+    let mut rates = Vec::new();
+    for (t, counted) in counts.filter(|(t, _)| t.is_finite()) {
+        let seconds = t - last.0;
+        if seconds >= SHORTEST {
+            rates.push((t, (counted - last.1).max(0.0) / seconds));
+            last = (t, counted);
+        }
+    }
+    rates
 }
 
 fn throughput(lines: &Lines<'_>) -> Chart {
@@ -275,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_what_came_between_two_points_whatever_their_distance() {
-        let points = [point(0.0, 1, 0), point(0.5, 1, 100), point(2.5, 1, 300), point(2.5, 1, 301)];
+    fn a_rate_is_what_came_between_two_points_that_are_far_enough_apart() {
+        let points = [point(0.0, 1, 0), point(0.5, 1, 100), point(2.5, 1, 300), point(2.501, 1, 9_000)];
         assert_eq!(rate(&points, |point| Some(point.delivered as f64)), [(0.5, 200.0), (2.5, 100.0)]);
     }
 
