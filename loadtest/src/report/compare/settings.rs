@@ -50,16 +50,7 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
     for (path, by_group) in values {
         let told = by_group.iter().filter(|values| !values.is_empty());
         if told.collect::<BTreeSet<_>>().len() > 1 || by_group.iter().any(|values| values.len() > 1) {
-            let words: Vec<String> = groups
-                .iter()
-                .zip(&by_group)
-                .filter(|(_, values)| !values.is_empty())
-                .map(|(group, values)| {
-                    let values: Vec<&str> = values.iter().map(String::as_str).collect();
-                    format!("{} ({})", values.join(" and "), group.name)
-                })
-                .collect();
-            lines.push(format!("{path} differs: {}", words.join(", ")));
+            lines.push(format!("{path} differs: {}", who_has_what(groups, &by_group)));
         }
     }
     for group in groups {
@@ -69,6 +60,22 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// `128 (floor, nchan), 256 and 512 (tidegate)`.
+fn who_has_what(groups: &[Group<'_>], by_group: &[BTreeSet<String>]) -> String {
+    let mut owners: Vec<(&BTreeSet<String>, Vec<&str>)> = Vec::new();
+    for (group, values) in groups.iter().zip(by_group).filter(|(_, values)| !values.is_empty()) {
+        match owners.iter_mut().find(|(known, _)| *known == values) {
+            Some((_, names)) => names.push(&group.name),
+            None => owners.push((values, vec![&group.name])),
+        }
+    }
+    let words = owners.into_iter().map(|(values, names)| {
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        format!("{} ({})", values.join(" and "), names.join(", "))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// The leaves of a setting by their dotted paths, without circumstances and without what was not given.
@@ -127,6 +134,14 @@ mod tests {
             ["messages.payload differs: 128 (a), 1024 (b)", "server.wire differs: ws-json (a), nchan (b)",]
         );
         assert!(lines(&a, &a).is_empty());
+    }
+
+    #[test]
+    fn groups_with_the_same_value_are_named_together() {
+        let of = |label, payload: u32| with(label, serde_json::json!({ "payload": payload }));
+        let reports = [of("a", 128), of("b", 64), of("c", 128)];
+        let groups = reports.each_ref().map(|report| Group { name: report.label.clone(), reports: vec![report] });
+        assert_eq!(warnings(&groups), ["payload differs: 128 (a, c), 64 (b)"]);
     }
 
     #[test]

@@ -143,8 +143,10 @@ impl Chart {
     }
 }
 
+/// Colours that come again are dotted.
 fn class(colour: usize, dashed: bool) -> String {
-    format!("c{}{}", colour % COLOURS, if dashed { " dashed" } else { "" })
+    let again = if colour >= COLOURS { " dotted" } else { "" };
+    format!("c{}{again}{}", colour % COLOURS, if dashed { " dashed" } else { "" })
 }
 
 /// Where things go.
@@ -251,7 +253,7 @@ mod tests {
     fn text_is_escaped_wherever_it_stands_and_the_colours_are_bounded() {
         let svg = chart(vec![(1.0, 10.0), (2.0, 1_000.0)]).render("a").unwrap();
         assert!(svg.contains("a &lt;title&gt;") && !svg.contains("a <title>"), "{svg}");
-        assert!(svg.contains("run &amp; one") && svg.contains("class=\"line c1\""), "{svg}");
+        assert!(svg.contains("run &amp; one") && svg.contains("class=\"line c1 dotted\""), "{svg}");
         assert!(svg.contains("aria-labelledby=\"a-t a-d\"") && svg.contains("10 µs at 1 to 1 ms at 2"), "{svg}");
     }
 
@@ -264,7 +266,7 @@ mod tests {
             vec![(f64::NAN, 1.0), (1.0, 2.0)],
         ] {
             let svg = chart(points).render("a").unwrap();
-            let path = svg.split("class=\"line c1\" d=\"").nth(1).unwrap().split('"').next().unwrap();
+            let path = svg.split("class=\"line c1 dotted\" d=\"").nth(1).unwrap().split('"').next().unwrap();
             for pair in path.split(['M', 'L']).filter(|pair| !pair.is_empty()) {
                 let (x, y) = pair.split_once(' ').unwrap();
                 let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
@@ -278,6 +280,6 @@ mod tests {
         let mut chart = chart(vec![(1.0, 10.0)]);
         chart.series[0].points[0].range = Some((5.0, 20.0));
         let svg = chart.render("a").unwrap();
-        assert!(svg.contains("class=\"dot c1\"") && svg.contains("class=\"whisker c1\""), "{svg}");
+        assert!(svg.contains("class=\"dot c1 dotted\"") && svg.contains("class=\"whisker c1 dotted\""), "{svg}");
     }
 }

@@ -75,7 +75,7 @@ fn bars(comparison: &Comparison<'_>, names: &[&str]) -> String {
     let repeats = comparison.has_repeats();
     let mut html = format!(
         "<div class=\"scroll\"><table class=\"bars\"><thead><tr><th>figure<th>label<th aria-hidden=\"true\" class=\"bar\">\
-         <th class=\"number\">{}{}<th class=\"number\">over {base_name}<th>",
+         <th class=\"number\">{}{}<th class=\"number over\">over {base_name}<th>",
         if repeats { "median" } else { "value" },
         if repeats { "<th class=\"number\">range" } else { "" },
     );
@@ -98,11 +98,11 @@ fn bars(comparison: &Comparison<'_>, names: &[&str]) -> String {
         );
         for (number, group) in comparison.groups.iter().enumerate() {
             let spread = group.spread(name);
+            let label = escape(&group.name);
             let row = if number > 0 { "<tr>" } else { "" };
             let _ = write!(
                 html,
-                "{row}<th scope=\"row\" class=\"of\">{}<td class=\"bar\" aria-hidden=\"true\">{}<td class=\"number\">{}",
-                escape(&group.name),
+                "{row}<th scope=\"row\" class=\"of\" title=\"{label}\">{label}<td class=\"bar\" aria-hidden=\"true\">{}<td class=\"number\">{}",
                 spread.map_or_else(String::new, |spread| bar(number, &spread, largest)),
                 shown(name, spread),
             );
