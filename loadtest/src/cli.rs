@@ -14,6 +14,7 @@ use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Mqtt, Nats, Nchan, Redis};
 use crate::report::Outputs;
 use crate::report::compare::CompareReportsArgs;
+use crate::report::html::ReportArgs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     CompareFloor(CompareArgs),
     /// Compare reports: medians over repeats, spreads, ratios to a base.
     Compare(CompareReportsArgs),
+    /// Make a page with tables and charts of reports.
+    Report(ReportArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
     /// Be one of the processes of --processes.

@@ -67,6 +67,7 @@ fn run(cli: &Cli) -> Result<bool> {
             return Ok(true);
         }
         Command::Compare(args) => return report::compare::run(args, &cli.outputs),
+        Command::Report(args) => return report::html::run(args, cli.outputs.html.as_deref()).map(|()| true),
         Command::Worker => return client::process::serve::run().map(|()| true),
         Command::Idle(args) => ("idle", report::to_json(args), scenario::idle::run(args, &progress)?),
         Command::Broadcast(args) => {
@@ -82,6 +83,7 @@ fn run(cli: &Cli) -> Result<bool> {
     let about =
         report::About { scenario: name.to_owned(), kind: name, label: cli.outputs.label.clone(), settings, started };
     let report = report::Report::new(about, findings);
-    report::publish(&report, &cli.outputs)?;
-    Ok(report.passed)
+    let passed = report.passed;
+    report::publish(report, &cli.outputs)?;
+    Ok(passed)
 }
