@@ -117,3 +117,23 @@ fn a_worker_that_nobody_steers_ends_with_its_input() {
     let output = Command::new(PROGRAM).arg("worker").stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
 }
+
+#[test]
+fn sessions_of_a_killed_server_end_and_the_next_broadcast_reaches_all_others() {
+    let (_redis, port) = redis();
+    let floors = [floor(port, "loadtest"), floor(port, "loadtest"), floor(port, "loadtest")];
+    let redis = url(port);
+    let mut arguments = vec!["hold", "--processes", "2", "--sessions", "301", "--redis", &redis];
+    arguments.extend(["--hold", "1", "--pause", "1", "--broadcasts", "2", "--kill"]);
+    let pids: Vec<_> = floors.iter().map(|(floor, _)| floor.0.id().to_string()).collect();
+    for ((_, address), pid) in floors.iter().zip(&pids) {
+        arguments.extend(["--server", address, "--server-pid", pid]);
+    }
+    let (output, json) = run("hold", &arguments);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let figures = &json["figures"];
+    assert_eq!(figures["delivered"], 2.0 * 301.0);
+    assert_eq!(figures["killed_sessions"], 100.0);
+    assert!(figures["survivors_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
+    assert!(text(&output.stdout).contains("the broadcast after it: 201"), "{}", text(&output.stdout));
+}
