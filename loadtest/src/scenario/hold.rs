@@ -95,7 +95,7 @@ pub(crate) fn run(args: &HoldArgs, progress: &Progress) -> Result<Findings> {
     if let Some((_, pid)) = victim {
         let load = Load { label: "broadcasting to the others", readers: survivors, ..load };
         kill(pid, args.sessions - survivors, &fleet, pause, progress, &mut findings)?;
-        let measured = measure(&fleet, &*dialect, &load, None, progress, &mut |_| Ok(()))?;
+        let measured = measure(&fleet, &*dialect, &load, None, progress, &mut |_| fleet.check())?;
         findings.figures.set(&figures::SURVIVORS_SECONDS, measured.seconds);
         findings.checks.accounting(&measured.accounting);
         reached("the broadcast after it", measured.accounting.delivered, survivors.into(), &mut findings);
@@ -169,7 +169,7 @@ fn broadcast(
     let (mut seconds, mut cpu_ns, mut all) = (Vec::new(), 0, Accounting::default());
     let mut latency = stats::histogram();
     for _ in 0..args.broadcasts {
-        let measured = measure(fleet, dialect, load, Some(probe), progress, &mut |_| Ok(()))?;
+        let measured = measure(fleet, dialect, load, Some(probe), progress, &mut |_| fleet.check())?;
         seconds.push(measured.seconds);
         cpu_ns += measured.server.map_or(0, |usage| usage.cpu_ns);
         stats::merge(&mut latency, &measured.tally.latency);
