@@ -51,6 +51,26 @@ fn two_processes_spread_their_sessions_over_two_servers_and_count_every_message(
 }
 
 #[test]
+fn with_too_few_descriptors_one_process_is_refused_and_as_many_as_it_takes_are_not() {
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port, "loadtest");
+    let run = |processes: &str| {
+        Command::new("sh")
+            .args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", PROGRAM, "broadcast", "--quiet"])
+            .args(["--sessions", "300", "--burst", "10", "--server", &address, "--redis", &url(port)])
+            .args(["--processes", processes])
+            .output()
+            .unwrap()
+    };
+    let one = run("1");
+    assert_eq!(one.status.code(), Some(2));
+    assert!(text(&one.stderr).contains("--processes 3"), "{}", text(&one.stderr));
+    let several = run("0");
+    assert!(several.status.success(), "{}{}", text(&several.stdout), text(&several.stderr));
+    assert!(text(&several.stdout).contains("3,000"), "{}", text(&several.stdout));
+}
+
+#[test]
 fn sessions_are_shared_equally_among_the_servers() {
     let (_redis, port) = redis();
     let (first, first_address) = floor(port, "loadtest");
