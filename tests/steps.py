@@ -56,6 +56,7 @@ STEPS = [
     Step("install", "what the tests in other languages need", ["tests/install", "sdk"], 900),
     # --tests: with the features of the step before, so that nothing is compiled twice.
     Step("build", "the gateway under test", ["cargo", "build", "--workspace", "--bins", "--tests"], 1200),
+    Step("million", "bench/million with a few hundred sessions", [sys.executable, "tests/million.py"], 400),
     Step("deploy", "what deploy/ ships", [".cache/venv/bin/python", "deploy/check.py"], 120),
     sdk("javascript", "the JavaScript SDK, JSON and Protobuf"),
     sdk("python", "the Python SDK, JSON and Protobuf"),

@@ -402,6 +402,9 @@ pub(crate) struct HoldArgs {
     /// Seconds with nothing but heartbeats.
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) hold: u32,
+    /// Seconds before memory is read, after each broadcast, and after the kill.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    pub(crate) pause: u32,
     /// Messages that are broadcast to all sessions, one at a time.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) broadcasts: u32,

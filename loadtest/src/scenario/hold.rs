@@ -17,17 +17,13 @@ use crate::publisher::Dialect;
 use crate::report::Findings;
 use crate::report::figures::{self, Figures};
 use crate::report::format::{bytes, grouped};
-use crate::scenario::measure::{Load, Measured, measure};
+use crate::scenario::measure::{Load, measure};
 use crate::sockstat::{self, Slabs, Sockstat};
 use crate::stats::{self, Latency, median};
 use crate::terminal::Progress;
 
-/// Between two steps, so that none is charged for the one before.
-const SETTLE: Duration = Duration::from_secs(5);
 /// The sessions of a killed server have to notice within this time: the kernel tells them at once.
 const NOTICE: Duration = Duration::from_secs(30);
-/// How long is watched after a kill whether any other session ends.
-const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// Everybody's costs at one moment.
 struct Costs {
@@ -80,7 +76,8 @@ pub(crate) fn run(args: &HoldArgs, progress: &Progress) -> Result<Findings> {
     let client = fleet.probe();
     let empty = Costs::read(&probe, &client)?;
     connect(args, &mut fleet, (&probe, &empty), progress, &mut findings)?;
-    progress.wait("settling", SETTLE);
+    let pause = Duration::from_secs(args.pause.into());
+    watch(&fleet, "settling", pause, progress)?;
     Costs::read(&probe, &client)?.figures(&empty, args.sessions, &mut findings.figures);
     findings.notes.push(memory_of_each(&empty, &probe)?);
 
@@ -97,7 +94,11 @@ pub(crate) fn run(args: &HoldArgs, progress: &Progress) -> Result<Findings> {
     broadcast(args, &fleet, &*dialect, &load, &probe, progress, &mut findings)?;
     if let Some((_, pid)) = victim {
         let load = Load { label: "broadcasting to the others", readers: survivors, ..load };
-        kill(pid, args.sessions - survivors, &fleet, &*dialect, &load, progress, &mut findings)?;
+        kill(pid, args.sessions - survivors, &fleet, pause, progress, &mut findings)?;
+        let measured = measure(&fleet, &*dialect, &load, None, progress, &mut |_| fleet.check())?;
+        findings.figures.set(&figures::SURVIVORS_SECONDS, measured.seconds);
+        findings.checks.accounting(&measured.accounting);
+        reached("the broadcast after it", measured.accounting.delivered, survivors.into(), &mut findings);
     }
     drop(fleet);
     let Findings { figures, checks, .. } = &mut findings;
@@ -168,12 +169,12 @@ fn broadcast(
     let (mut seconds, mut cpu_ns, mut all) = (Vec::new(), 0, Accounting::default());
     let mut latency = stats::histogram();
     for _ in 0..args.broadcasts {
-        let measured = measure(fleet, dialect, load, Some(probe), progress, &mut |_| Ok(()))?;
+        let measured = measure(fleet, dialect, load, Some(probe), progress, &mut |_| fleet.check())?;
         seconds.push(measured.seconds);
         cpu_ns += measured.server.map_or(0, |usage| usage.cpu_ns);
         stats::merge(&mut latency, &measured.tally.latency);
         all.add(&measured.accounting);
-        watch(fleet, "settling", SETTLE, progress)?;
+        watch(fleet, "settling", Duration::from_secs(args.pause.into()), progress)?;
     }
     let out = &mut findings.figures;
     out.set(&figures::PUBLISHED, f64::from(args.broadcasts));
@@ -196,13 +197,12 @@ fn broadcast(
     Ok(())
 }
 
-/// Kills a server without warning: its sessions end, and nobody else notices.
+/// Kills a server without warning: its sessions end, and nobody else notices, for as long as the pause takes.
 fn kill(
     pid: Pid,
     victims: u32,
     fleet: &Fleet,
-    dialect: &dyn Dialect,
-    load: &Load,
+    pause: Duration,
     progress: &Progress,
     findings: &mut Findings,
 ) -> Result<()> {
@@ -219,7 +219,7 @@ fn kill(
     let seconds = started.elapsed().as_secs_f64();
     progress.at(ended() - before);
     progress.end();
-    watch(fleet, "watching the others", AFTERMATH, progress)?;
+    watch(fleet, "watching the others", pause, progress)?;
     let tally = fleet.collect(&Arc::from([]))?;
     let gone: u64 = tally.ended.values().sum();
     findings.figures.set(&figures::KILLED_SESSIONS, gone as f64);
@@ -231,10 +231,6 @@ fn kill(
         words(&tally.ended),
     );
 
-    let measured: Measured = measure(fleet, dialect, load, None, progress, &mut |_| Ok(()))?;
-    findings.figures.set(&figures::SURVIVORS_SECONDS, measured.seconds);
-    findings.checks.accounting(&measured.accounting);
-    reached("the broadcast after it", measured.accounting.delivered, load.readers.into(), findings);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! - [`idle`]: memory and CPU of sessions that only exist
 //! - [`pattern`]: broadcast and unicast
 //! - [`stall`]: readers that stop reading
+//! - [`hold`]: many sessions on many servers, and a server that is killed
 //! - [`compare`]: the server beside the floor
 //! - [`measure`]: one measurement, which the others are made of
 
