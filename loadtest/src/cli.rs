@@ -1,17 +1,19 @@
 //! Arguments.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::client::Opening;
-use crate::client::target::{Target, check_descriptors};
+use crate::client::room::Room;
+use crate::client::target::{MAX_SERVERS, Target};
+use crate::client::{Crew, Opening};
 use crate::error::{Error, Result};
 use crate::probe::Probe;
 use crate::publisher::{Api, Dialect, Mqtt, Nats, Nchan, Redis};
+use crate::report::Outputs;
+use crate::report::compare::CompareReportsArgs;
 use crate::stamp::{MAX_CHANNELS, MIN_PAYLOAD};
 use crate::wire::Wire;
 
@@ -26,9 +28,8 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Write everything that was measured to this file, as JSON.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
     /// No progress.
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
@@ -45,18 +46,26 @@ pub(crate) enum Command {
     Unicast(UnicastArgs),
     /// Broadcast while some sessions have stopped reading.
     Stall(StallArgs),
+    /// Hold sessions over many servers, broadcast to all of them, and kill a server.
+    Hold(HoldArgs),
     /// Broadcast to the server and to a loop that only writes, in turns, and report the ratio of their CPU time.
     CompareFloor(CompareArgs),
+    /// Compare reports: medians over repeats, spreads, ratios to a base.
+    Compare(CompareReportsArgs),
     /// Be that loop: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
+    /// Be one of the processes of --processes.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Which server, and how to hold sessions against it.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ServerArgs {
-    /// The server's address; on this machine at the wire's usual port by default.
+    /// The server's address; on this machine at the wire's usual port by default. May be given several times: sessions
+    /// are spread over the servers.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) server: Option<SocketAddr>,
+    pub(crate) server: Vec<SocketAddr>,
     /// Transport and encoding.
     #[arg(long, value_enum, default_value_t = Wire::WsJson)]
     pub(crate) wire: Wire,
@@ -67,9 +76,13 @@ pub(crate) struct ServerArgs {
     /// The channel to subscribe to; with a channel per session, the beginning of their names.
     #[arg(long, default_value = "loadtest")]
     pub(crate) channel: String,
-    /// Client threads.
+    /// Client threads of each process.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
+    /// Client processes, because one has only so many file descriptors; 0 for as many as the sessions need. With 1, the
+    /// sessions are this process's own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub(crate) processes: u32,
     /// New connections per second; 0 for as fast as possible.
     #[arg(long, default_value_t = 0, value_name = "PER_SECOND")]
     pub(crate) connect_rate: u32,
@@ -90,16 +103,28 @@ impl ServerArgs {
     /// # Errors
     /// Too few file descriptors, or a channel that cannot be named.
     pub(crate) fn target(&self, sessions: u32) -> Result<Target> {
-        check_descriptors(sessions)?;
         self.wire.check_channel(&self.channel).map_err(|fault| Error::Usage(format!("--channel: {fault}")))?;
         let path = self.path.as_deref().unwrap_or(self.wire.path());
         if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Usage("--path: a path that starts with / and has no spaces".to_owned()));
         }
-        let address = self.server.unwrap_or_else(|| ([127, 0, 0, 1], self.wire.port()).into());
-        let mut target = Target::new(address, self.wire, path, &self.channel);
-        target.spread_sources(self.sources, sessions);
+        let usual = || vec![([127, 0, 0, 1], self.wire.port()).into()];
+        let servers = if self.server.is_empty() { usual() } else { self.server.clone() };
+        if servers.len() > MAX_SERVERS {
+            return Err(Error::Usage(format!("--server: at most {MAX_SERVERS} times")));
+        }
+        let mut target = Target::new(servers, self.wire, path, &self.channel);
+        let room = Room::read();
+        let processes = self.crew(sessions).processes;
+        target.spread_sources(self.sources, sessions, processes);
+        room.check(sessions, processes, &target)?;
         Ok(target)
+    }
+
+    /// Who holds that many sessions.
+    pub(crate) fn crew(&self, sessions: u32) -> Crew {
+        let processes = if self.processes == 0 { Room::read().processes(sessions) } else { self.processes };
+        Crew { processes, threads: self.threads }
     }
 
     /// How to open a group of sessions.
@@ -181,17 +206,18 @@ impl PublishArgs {
 }
 
 /// The process to watch, where it may be left out.
-#[derive(Debug, Clone, Copy, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct ProbeArgs {
-    /// The server's process, for its CPU time, memory and context switches.
+    /// The server's process, for its CPU time, memory and context switches. May be given several times: they are added
+    /// up.
     #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: Option<u32>,
+    pub(crate) server_pid: Vec<u32>,
 }
 
 impl ProbeArgs {
     /// The probe, if a process is named.
-    pub(crate) fn probe(self) -> Result<Option<Probe>> {
-        self.server_pid.map(Probe::new).transpose()
+    pub(crate) fn probe(&self) -> Result<Option<Probe>> {
+        if self.server_pid.is_empty() { Ok(None) } else { Probe::new(&self.server_pid).map(Some) }
     }
 }
 
@@ -222,9 +248,9 @@ pub(crate) fn messages(rate: f64, seconds: f64) -> Result<u64> {
 pub(crate) struct IdleArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// The server's process.
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: u32,
+    /// The server's process; may be given several times.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
     /// Sessions in all.
     #[arg(long, default_value_t = 15_000)]
     pub(crate) sessions: u32,
@@ -357,6 +383,39 @@ pub(crate) struct StallArgs {
     pub(crate) max_bytes_per_stalled: Option<f64>,
 }
 
+/// Arguments of `hold`.
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) publish: PublishArgs,
+    /// The servers' processes.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
+    /// Sessions.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sessions: u32,
+    /// Seconds with nothing but heartbeats.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) hold: u32,
+    /// Messages that are broadcast to all sessions, one at a time.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) broadcasts: u32,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) payload: usize,
+    /// At the end, kill the last server's process (SIGKILL) and broadcast to the sessions of the others.
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// Bound: resident bytes of servers and load generator beyond what they take with no session.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_user_bytes: Option<f64>,
+    /// Bound: resident bytes of the servers per session.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes_per_session: Option<f64>,
+}
+
 /// Arguments of `compare-floor`.
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct CompareArgs {
@@ -364,9 +423,9 @@ pub(crate) struct CompareArgs {
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) publish: PublishArgs,
-    /// The server's process.
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: u32,
+    /// The server's process; may be given several times.
+    #[arg(long, value_name = "PID", required = true)]
+    pub(crate) server_pid: Vec<u32>,
     /// Subscribers.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) sessions: u32,

@@ -7,7 +7,8 @@
 //! - [`publisher`]: numbered messages on an open-loop schedule, through Redis, the HTTP API or another server
 //! - [`floor`]: a server that only writes
 //! - [`wire`], [`resp`], [`url`], [`stamp`]: what goes over connections, where those lead, and what payloads say
-//! - [`probe`], [`metrics`], [`stats`], [`clock`]: a process's costs, what a server says, percentiles, time
+//! - [`probe`], [`sockstat`], [`metrics`]: a process's costs, the kernel's for sockets, what a server says
+//! - [`stats`], [`clock`]: percentiles, time
 //! - [`terminal`], [`report`], [`error`]: what a person and a program get to see
 
 mod cli;
@@ -21,6 +22,7 @@ mod publisher;
 mod report;
 mod resp;
 mod scenario;
+mod sockstat;
 mod stamp;
 mod stats;
 mod terminal;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
 /// True if everything arrived and every bound was held.
 fn run(cli: &Cli) -> Result<bool> {
     let progress = Progress::new(cli.quiet);
+    let started = std::time::SystemTime::now();
     let (name, settings, findings) = match &cli.command {
         Command::Floor(args) => {
             let redis = resp::url(&args.redis).map_err(Error::Usage)?;
@@ -63,16 +66,22 @@ fn run(cli: &Cli) -> Result<bool> {
             })?;
             return Ok(true);
         }
+        Command::Compare(args) => return report::compare::run(args, &cli.outputs),
+        Command::Worker => return client::process::serve::run().map(|()| true),
         Command::Idle(args) => ("idle", report::to_json(args), scenario::idle::run(args, &progress)?),
         Command::Broadcast(args) => {
             ("broadcast", report::to_json(args), scenario::pattern::broadcast(args, &progress)?)
         }
         Command::Unicast(args) => ("unicast", report::to_json(args), scenario::pattern::unicast(args, &progress)?),
         Command::Stall(args) => ("stall", report::to_json(args), scenario::stall::run(args, &progress)?),
+        Command::Hold(args) => ("hold", report::to_json(args), scenario::hold::run(args, &progress)?),
         Command::CompareFloor(args) => {
             ("compare-floor", report::to_json(args), scenario::compare::run(args, &progress)?)
         }
     };
-    report::publish(name, &settings, &findings, cli.json.as_deref())?;
-    Ok(findings.checks.passed())
+    let about =
+        report::About { scenario: name.to_owned(), kind: name, label: cli.outputs.label.clone(), settings, started };
+    let report = report::Report::new(about, findings);
+    report::publish(&report, &cli.outputs)?;
+    Ok(report.passed)
 }

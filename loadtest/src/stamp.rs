@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"lt":"RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT","p":"xxxx"}
-//!        |   |     |       due time, ns on this process's clock
+//!        |   |     |       due time, ns on the machine's monotonic clock
 //!        |   |     sequence number within the channel
 //!        |   channel
 //!        round

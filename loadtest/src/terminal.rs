@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::Checks;
+
 /// How often a line is printed where standard error is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -124,6 +126,17 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
             text.push('\n');
         }
     }
+    text
+}
+
+/// A line for each check.
+pub(crate) fn checks(checks: &Checks) -> String {
+    let mut text = String::new();
+    for check in checks.iter() {
+        let verdict = if check.passed { "ok    " } else { "FAILED" };
+        text.push_str(&format!("\n{verdict}  {}: {} (wanted {})", check.what, check.measured, check.bound));
+    }
+    text.push('\n');
     text
 }
 

@@ -380,6 +380,7 @@ impl<'a> Link<'a> {
             if batch.is_empty() {
                 return;
             }
+            self.subscriber.confirmed.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             stats.subscribed_channels.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
             self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });

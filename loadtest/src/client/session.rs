@@ -1,5 +1,7 @@
 //! One session: what it is waiting for, which message is next, and what its bytes mean. No socket is touched here.
 
+use serde::{Deserialize, Serialize};
+
 use super::tally::Tally;
 use crate::stamp::Stamp;
 use crate::wire::reply::{self, Reply};
@@ -24,7 +26,7 @@ pub(crate) enum Phase {
 }
 
 /// What one measurement needs to know to judge a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Expectation {
     /// The measurement's number.
     pub(crate) round: u16,
@@ -90,10 +92,14 @@ pub(crate) struct Session {
     missing: u32,
     /// Bytes of `carry` that have come out of their frames already.
     cut: u32,
+    /// Which of the target's servers it connects to.
+    pub(crate) server: u16,
     /// How far it has come.
     pub(crate) phase: Phase,
     /// Does not read once it is ready.
     pub(crate) stalled: bool,
+    /// Had ended when the measurement began.
+    absent: bool,
     /// Pings are to be answered.
     pong: bool,
     /// The disconnect code that a push announced; 0 for none.
@@ -113,21 +119,27 @@ impl Session {
             next: 0,
             missing: 0,
             cut: 0,
+            server: 0,
             phase: Phase::Connecting,
             stalled,
+            absent: false,
             pong: false,
             announced: 0,
         }
     }
 
-    /// Starts counting anew.
+    /// Starts counting anew; a session that has ended is owed nothing any more.
     pub(crate) fn start_round(&mut self) {
+        self.absent = self.phase == Phase::Ended;
         self.next = 0;
         self.missing = 0;
     }
 
     /// How many of `published` messages never came.
     pub(crate) fn lost(&self, published: u32) -> u64 {
+        if self.absent {
+            return 0;
+        }
         u64::from(self.missing) + u64::from(published.saturating_sub(self.next))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Latency};
 
@@ -25,11 +25,13 @@ pub(crate) fn count(reasons: &mut Reasons, reason: &str, by: u64) {
 }
 
 /// The figures of one measurement over a number of sessions.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// From the time a message was due to its reading, in ns.
+    #[serde(with = "crate::stats::sparse")]
     pub(crate) latency: Histogram<u64>,
     /// From the call of `connect` to the subscribe's reply, in ns.
+    #[serde(with = "crate::stats::sparse")]
     pub(crate) setup: Histogram<u64>,
     /// When the last delivery was read, in ns of [`crate::clock::now`]; 0 without any.
     pub(crate) last_delivery: u64,
@@ -96,6 +98,15 @@ impl Tally {
         }
     }
 
+    /// Adds a part to a sum of several, where there is a part.
+    pub(crate) fn gather(sum: &mut Option<Self>, part: Option<Self>) {
+        match (sum.as_mut(), part) {
+            (Some(sum), Some(part)) => sum.merge(&part),
+            (None, part) => *sum = part,
+            (Some(_), None) => {}
+        }
+    }
+
     /// The part that says whether all went right.
     pub(crate) fn accounting(&self) -> Accounting {
         Accounting {
@@ -116,7 +127,7 @@ impl Tally {
 }
 
 /// Where every message went; a healthy run has zeros behind `delivered`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Accounting {
     /// Messages that arrived.
     pub(crate) delivered: u64,

@@ -1,25 +1,23 @@
-//! Where sessions connect to, from which addresses, and whether the process may hold that many.
+//! Where sessions connect to, and from which addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
-use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::error::{Error, Result};
 use crate::wire::{Wire, websocket};
 
 /// Sessions that share a loopback source address by default; far below the 28,232 ephemeral ports of Linux, so that
 /// ports of closed connections may rest for their minute.
 const SESSIONS_PER_SOURCE: u32 = 2_000;
 
-/// Descriptors that the process needs beside its sessions.
-const OTHER_DESCRIPTORS: u64 = 64;
+/// The most servers of a run.
+pub(crate) const MAX_SERVERS: usize = 4096;
 
-/// A server and how to speak to it.
-#[derive(Debug, Clone)]
+/// Servers and how to speak to them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Target {
-    /// Its address.
-    pub(crate) address: SocketAddr,
+    servers: Vec<SocketAddr>,
     /// Transport and encoding.
     pub(crate) wire: Wire,
     /// Source addresses, used in turn; empty to leave the choice to the system.
@@ -34,10 +32,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A target; `path` matters to WebSocket wires only.
-    pub(crate) fn new(address: SocketAddr, wire: Wire, path: &str, channel: &str) -> Self {
+    /// A target of at least one server and at most [`MAX_SERVERS`]; `path` matters to WebSocket wires only.
+    pub(crate) fn new(servers: Vec<SocketAddr>, wire: Wire, path: &str, channel: &str) -> Self {
         Self {
-            address,
+            servers,
             wire,
             sources: Vec::new(),
             stalled_receive_buffer: 4096,
@@ -47,15 +45,48 @@ impl Target {
         }
     }
 
-    /// Takes `count` source addresses from 127.0.0.2 on, or as many as `sessions` need if that is 0. Only a loopback
-    /// target is reached from them; for any other the system chooses.
-    pub(crate) fn spread_sources(&mut self, count: u32, sessions: u32) {
-        if !matches!(self.address.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
+    /// How many servers there are.
+    pub(crate) fn servers(&self) -> u32 {
+        self.servers.len() as u32
+    }
+
+    /// Whether all servers are on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.servers.iter().all(|server| server.ip().is_loopback())
+    }
+
+    /// Takes `count` source addresses from 127.0.0.2 on, or as many as `sessions` need if that is 0, and at least one
+    /// for each process. Only loopback targets are reached from them; for any other the system chooses.
+    pub(crate) fn spread_sources(&mut self, count: u32, sessions: u32, processes: u32) {
+        let reached = |server: &SocketAddr| matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback());
+        if !self.servers.iter().all(reached) {
             return;
         }
-        let count = if count == 0 { sessions.div_ceil(SESSIONS_PER_SOURCE).max(1) } else { count };
+        let processes = processes.max(1);
+        let wanted = sessions.div_ceil(processes).div_ceil(SESSIONS_PER_SOURCE) * processes;
+        let count = if count == 0 { wanted } else { count }.clamp(processes, 0x00ff_0000);
         let first = u32::from(Ipv4Addr::new(127, 0, 0, 2));
-        self.sources = (0..count.min(0x00ff_0000)).map(|n| Ipv4Addr::from(first + n)).collect();
+        self.sources = (0..count).map(|n| Ipv4Addr::from(first + n)).collect();
+    }
+
+    /// The same servers for process `number` of `of`, with source addresses that no other process has, so that no two
+    /// compete for one address's ports.
+    pub(super) fn part(&self, number: u32, of: u32) -> Self {
+        let at = |number: u32| (self.sources.len() as u64 * u64::from(number) / u64::from(of)) as usize;
+        let sources = self.sources[at(number)..at(number + 1)].to_vec();
+        Self { sources, ..self.clone() }
+    }
+
+    /// The server that session `number` connects to. Round-robin, and shifted by one with every round of the channels:
+    /// else servers and channels whose numbers share a factor would each know only some of the others.
+    pub(crate) fn server_of(&self, number: u32, channels: u32) -> u16 {
+        let channels = channels.max(1);
+        ((u64::from(number / channels) + u64::from(number % channels)) % self.servers.len() as u64) as u16
+    }
+
+    /// How many of the first `sessions` sessions connect to a server.
+    pub(crate) fn sessions_of(&self, server: u16, sessions: u32, channels: u32) -> u32 {
+        (0..sessions).filter(|number| self.server_of(*number, channels) == server).count() as u32
     }
 
     /// The name of a channel.
@@ -64,11 +95,11 @@ impl Target {
     }
 
     /// What a session sends as soon as TCP is up.
-    pub(crate) fn greeting(&self, channel: u32) -> Vec<u8> {
+    pub(crate) fn greeting(&self, server: u16, channel: u32) -> Vec<u8> {
         if !self.wire.is_websocket() {
             return self.wire.opening(&self.channel_name(channel));
         }
-        let host = self.address.to_string();
+        let host = self.servers[usize::from(server)].to_string();
         let path = match self.wire {
             Wire::Nchan => format!("{}/{}", self.path.trim_end_matches('/'), self.channel_name(channel)),
             _ => self.path.clone(),
@@ -84,76 +115,83 @@ impl Target {
         frame
     }
 
-    /// Begins to connect session `index`; the socket does not block.
-    pub(crate) fn connect(&self, index: u32, stalled: bool) -> std::io::Result<TcpStream> {
+    /// Begins to connect to a server; the socket does not block. `turn` chooses the source address.
+    pub(crate) fn connect(&self, server: u16, turn: usize, stalled: bool) -> std::io::Result<TcpStream> {
+        let address = self.servers[usize::from(server)];
         let socket =
-            Socket::new(Domain::for_address(self.address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if stalled {
             socket.set_recv_buffer_size(self.stalled_receive_buffer)?;
         }
         if !self.sources.is_empty() {
-            let source = self.sources[index as usize % self.sources.len()];
+            let source = self.sources[turn % self.sources.len()];
             socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
         }
-        match socket.connect(&SockAddr::from(self.address)) {
+        match socket.connect(&SockAddr::from(address)) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
             _ => Ok(socket.into()),
         }
     }
 }
 
-/// Refuses a number of sessions for which the process has not enough file descriptors.
-///
-/// # Errors
-/// Says the limit and how to raise it.
-pub(crate) fn check_descriptors(sessions: u32) -> Result<()> {
-    let limit = getrlimit(Resource::Nofile).current;
-    enough(sessions, limit).map_err(Error::Usage)
-}
-
-fn enough(sessions: u32, limit: Option<u64>) -> std::result::Result<(), String> {
-    let Some(limit) = limit else { return Ok(()) };
-    let needed = u64::from(sessions) + OTHER_DESCRIPTORS;
-    if needed <= limit {
-        return Ok(());
-    }
-    Err(format!(
-        "{sessions} sessions need {needed} file descriptors, but this process may open {limit}: raise the limit \
-         (ulimit -n {needed}) or ask for at most {} sessions",
-        limit.saturating_sub(OTHER_DESCRIPTORS)
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn too_many_sessions_for_the_descriptors_are_refused_with_what_would_do() {
-        assert!(enough(19_000, Some(20_000)).is_ok());
-        assert!(enough(1_000_000, None).is_ok());
-        let text = enough(20_000, Some(20_000)).unwrap_err();
-        assert!(text.contains("ulimit -n 20064") && text.contains("at most 19936"), "{text}");
+    fn target(servers: u16) -> Target {
+        let servers = (0..servers).map(|n| ([127, 0, 0, 1], 8000 + n).into()).collect();
+        Target::new(servers, Wire::WsJson, "/", "c")
     }
 
     #[test]
     fn loopback_targets_are_reached_from_several_addresses_and_others_from_the_systems_choice() {
-        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c");
-        target.spread_sources(0, 15_000);
-        assert_eq!(target.sources.len(), 8);
-        assert_eq!(target.sources[0], Ipv4Addr::new(127, 0, 0, 2));
-        let mut far = Target::new(([192, 0, 2, 1], 8000).into(), Wire::WsJson, "/", "c");
-        far.spread_sources(4, 15_000);
+        let mut near = target(1);
+        near.spread_sources(0, 15_000, 1);
+        assert_eq!(near.sources.len(), 8);
+        assert_eq!(near.sources[0], Ipv4Addr::new(127, 0, 0, 2));
+        let mut far = Target::new(vec![([192, 0, 2, 1], 8000).into()], Wire::WsJson, "/", "c");
+        far.spread_sources(4, 15_000, 1);
         assert!(far.sources.is_empty());
+    }
+
+    #[test]
+    fn a_million_sessions_have_source_addresses_enough_and_no_two_processes_share_one() {
+        let mut target = target(53);
+        target.spread_sources(0, 1_000_000, 53);
+        let parts: Vec<_> = (0..53).map(|number| target.part(number, 53).sources).collect();
+        assert!(parts.iter().all(|part| part.len() == 10), "{parts:?}");
+        let mut all = parts.concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 530);
+    }
+
+    #[test]
+    fn every_process_has_a_source_address_even_where_fewer_are_asked_for() {
+        let mut target = target(1);
+        target.spread_sources(1, 10, 3);
+        assert!((0..3).all(|number| target.part(number, 3).sources.len() == 1));
+    }
+
+    #[test]
+    fn servers_get_equal_shares_of_the_sessions_of_each_channel() {
+        for (servers, channels) in [(2u16, 1), (2, 2), (3, 6), (4, 10), (5, 1000)] {
+            let target = target(servers);
+            let mut counts = vec![vec![0u32; servers.into()]; channels as usize];
+            for number in 0..channels * u32::from(servers) {
+                counts[(number % channels) as usize][usize::from(target.server_of(number, channels))] += 1;
+            }
+            assert!(counts.iter().flatten().all(|count| *count == 1), "{servers} {channels}");
+        }
     }
 
     #[test]
     fn only_nchan_has_the_channel_in_the_path_of_its_upgrade() {
         let greeting = |wire, path| {
-            let mut target = Target::new(([127, 0, 0, 1], 80).into(), wire, path, "c");
+            let mut target = Target::new(vec![([127, 0, 0, 1], 80).into()], wire, path, "c");
             target.numbered = true;
-            String::from_utf8(target.greeting(7)).unwrap()
+            String::from_utf8(target.greeting(0, 7)).unwrap()
         };
         assert!(greeting(Wire::Nchan, "/sub/").starts_with("GET /sub/c-7 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
         assert!(greeting(Wire::Nats, "/").starts_with("GET / HTTP/1.1\r\n"));
@@ -162,7 +200,7 @@ mod tests {
 
     #[test]
     fn only_numbered_channels_carry_their_number() {
-        let mut target = Target::new(([127, 0, 0, 1], 8000).into(), Wire::WsJson, "/", "c");
+        let mut target = target(1);
         assert_eq!(target.channel_name(7), "c");
         target.numbered = true;
         assert_eq!(target.channel_name(7), "c-7");

@@ -11,10 +11,11 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
+use super::Counters;
+use super::command::{Command, Opening};
 use super::session::{Expectation, Outcome, Phase, Session};
 use super::tally::{Tally, count};
 use super::target::Target;
-use super::{Counters, Opening};
 use crate::clock;
 use crate::error::{Context, Result};
 
@@ -30,37 +31,13 @@ const OPEN_PER_TURN: u32 = 64;
 /// Marks the eventfd among the slab's indices.
 const WAKE: u64 = u64::MAX;
 
-/// What the main thread asks for.
+/// A thread's share of a command.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// Open these sessions; their numbers are `first`, `first + step`, ...
-    Open {
-        /// The first session's number.
-        first: u32,
-        /// The distance to the next.
-        step: u32,
-        /// How many and how.
-        opening: Opening,
-    },
-    /// Begin a measurement.
-    Round {
-        /// What belongs to it.
-        expectation: Expectation,
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Let stalled sessions read.
-    Resume {
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Give away what was counted.
-    Collect {
-        /// Messages published per channel.
-        published: Arc<[u32]>,
-        /// Takes the tally.
-        reply: SyncSender<Tally>,
-    },
+pub(super) struct Order {
+    /// What to do.
+    pub(super) command: Command,
+    /// Told when it is done, with what was counted if that was asked for.
+    pub(super) answer: SyncSender<Option<Tally>>,
 }
 
 /// Sessions still to be opened.
@@ -153,37 +130,44 @@ impl Worker {
     /// Does what was ordered; false once the fleet is gone.
     fn take_orders(&mut self) -> bool {
         loop {
-            // A receiver that is gone has given up waiting, which it reported itself.
             match self.orders.try_recv() {
-                Ok(Order::Open { first, step, opening }) => {
-                    self.slots.reserve(opening.sessions as usize);
-                    self.pending =
-                        Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
-                }
-                Ok(Order::Round { expectation, done }) => {
-                    self.expectation = expectation;
-                    self.slots.iter_mut().for_each(|slot| slot.session.start_round());
-                    let _ = done.send(());
-                }
-                Ok(Order::Resume { done }) => {
-                    for index in 0..self.slots.len() {
-                        if self.slots[index].session.stalled {
-                            self.watch(index, EventFlags::IN);
-                        }
-                    }
-                    let _ = done.send(());
-                }
-                Ok(Order::Collect { published, reply }) => {
-                    let mut tally = std::mem::replace(&mut self.tally, Tally::new());
-                    for Slot { session, .. } in self.slots.iter().filter(|slot| !slot.session.stalled) {
-                        tally.lost += session.lost(published.get(session.channel as usize).copied().unwrap_or(0));
-                    }
-                    let _ = reply.send(tally);
+                Ok(Order { command, answer }) => {
+                    let tally = self.obey(command);
+                    // A receiver that is gone has given up waiting, which it reported itself.
+                    let _ = answer.send(tally);
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+    }
+
+    fn obey(&mut self, command: Command) -> Option<Tally> {
+        match command {
+            Command::Open { first, step, opening } => {
+                self.slots.reserve(opening.sessions as usize);
+                self.pending = Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
+            }
+            Command::Round(expectation) => {
+                self.expectation = expectation;
+                self.slots.iter_mut().for_each(|slot| slot.session.start_round());
+            }
+            Command::Resume => {
+                for index in 0..self.slots.len() {
+                    if self.slots[index].session.stalled {
+                        self.watch(index, EventFlags::IN);
+                    }
+                }
+            }
+            Command::Collect { published } => {
+                let mut tally = std::mem::replace(&mut self.tally, Tally::new());
+                for Slot { session, .. } in self.slots.iter().filter(|slot| !slot.session.stalled) {
+                    tally.lost += session.lost(published.get(session.channel as usize).copied().unwrap_or(0));
+                }
+                return Some(tally);
+            }
+        }
+        None
     }
 
     /// Begins the sessions that are due; says how long the loop may wait for the next.
@@ -221,8 +205,10 @@ impl Worker {
     fn begin(&mut self, number: u32, opening: &Opening) {
         let channel = number % opening.channels.max(1);
         let index = self.slots.len();
-        let session = Session::new(channel, opening.stalled, clock::now());
-        let stream = self.target.connect(number, opening.stalled);
+        let mut session = Session::new(channel, opening.stalled, clock::now());
+        let server = self.target.server_of(number, opening.channels);
+        session.server = server;
+        let stream = self.target.connect(server, index, opening.stalled);
         self.in_flight += 1;
         let added = stream.and_then(|stream| {
             let data = EventData::new_u64(index as u64);
@@ -258,7 +244,7 @@ impl Worker {
     fn connected(&mut self, index: usize) {
         let session = &mut self.slots[index].session;
         session.phase = if self.target.wire.is_websocket() { Phase::Upgrading } else { Phase::Opening };
-        let greeting = self.target.greeting(session.channel);
+        let greeting = self.target.greeting(session.server, session.channel);
         self.watch(index, EventFlags::IN);
         self.send(index, &greeting);
     }

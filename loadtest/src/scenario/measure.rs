@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::client::session::Expectation;
 use crate::client::tally::{Accounting, Tally};
 use crate::client::{Counters, Fleet, TICK};
@@ -12,6 +10,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::probe::{Probe, Usage};
 use crate::publisher::{Dialect, Plan, Published, publish};
+use crate::report::figures::{self, Figures};
 use crate::stats::Latency;
 use crate::terminal::Progress;
 
@@ -35,7 +34,7 @@ pub(crate) struct Load {
 }
 
 /// What a measurement found.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Measured {
     /// Messages published.
     pub(crate) published: u64,
@@ -56,7 +55,6 @@ pub(crate) struct Measured {
     /// Its CPU time per delivery, in us.
     pub(crate) cpu_us_per_delivery: Option<f64>,
     /// All counts.
-    #[serde(skip)]
     pub(crate) tally: Tally,
 }
 
@@ -68,7 +66,7 @@ pub(crate) fn measure(
     fleet: &Fleet,
     dialect: &dyn Dialect,
     load: &Load,
-    probe: Option<Probe>,
+    probe: Option<&Probe>,
     progress: &Progress,
     watch: &mut dyn FnMut(&Counters) -> Result<()>,
 ) -> Result<Measured> {
@@ -82,7 +80,7 @@ pub(crate) fn measure(
         round,
     };
     let base = delivered(fleet);
-    let before = probe.map(|probe| probe.sample()).transpose()?;
+    let before = probe.map(Probe::sample).transpose()?;
     let published = publish_watched(fleet, dialect, &plan, load, progress, watch)?;
 
     let expected = base + expected(&published, load.readers);
@@ -95,7 +93,7 @@ pub(crate) fn measure(
             last = (now, Instant::now());
         }
     }
-    let after = probe.map(|probe| probe.sample()).transpose()?;
+    let after = probe.map(Probe::sample).transpose()?;
     let tally = fleet.collect(&published.per_channel)?;
     if tally.delivered == 0 && published.unheard == load.messages && load.readers > 0 {
         return Err(Error::Run(format!(
@@ -116,9 +114,50 @@ pub(crate) fn measure(
         publisher_late_us: published.late as f64 / 1e3,
         unheard: published.unheard,
         server,
-        cpu_us_per_delivery: server.and_then(|usage| per(usage.cpu_ns as f64 / 1e3, tally.delivered as f64)),
+        cpu_us_per_delivery: server.and_then(|usage| usage.cpu_us_per(tally.delivered as f64)),
         tally,
     })
+}
+
+impl Measured {
+    /// Its figures.
+    pub(crate) fn figures(&self, readers: u32) -> Figures {
+        let mut out = Figures::default();
+        out.set(&figures::SESSIONS, f64::from(readers));
+        out.set(&figures::PUBLISHED, self.published as f64);
+        out.set(&figures::PUBLISHED_PER_SECOND, self.published as f64 / self.seconds);
+        out.set(&figures::SECONDS, self.seconds);
+        out.set(&figures::DELIVERIES_PER_SECOND, self.deliveries_per_second);
+        let counts = [
+            (&figures::DELIVERED, self.accounting.delivered),
+            (&figures::LOST, self.accounting.lost),
+            (&figures::DOUBLED, self.accounting.duplicates),
+            (&figures::OUT_OF_ORDER, self.accounting.out_of_order),
+            (&figures::MISROUTED, self.accounting.misrouted),
+            (&figures::STRAYS, self.accounting.strays),
+            (&figures::UNHEARD, self.unheard),
+        ];
+        counts.into_iter().for_each(|(figure, count)| out.set(figure, count as f64));
+        if self.latency.count > 0 {
+            out.set(&figures::P50_US, self.latency.p50_us);
+            out.set(&figures::P90_US, self.latency.p90_us);
+            out.set(&figures::P99_US, self.latency.p99_us);
+            out.set(&figures::P999_US, self.latency.p999_us);
+            out.set(&figures::MAX_US, self.latency.max_us);
+        }
+        out.set(&figures::PUBLISHER_LATE_US, self.publisher_late_us);
+        if let Some(usage) = self.server {
+            let user = self.cpu_us_per_delivery.zip(usage.user_share).map(|(cpu, share)| cpu * share);
+            out.set(&figures::CPU_US_PER_DELIVERY, self.cpu_us_per_delivery);
+            out.set(&figures::CPU_USER_US_PER_DELIVERY, user);
+            let system = self.cpu_us_per_delivery.zip(user).map(|(cpu, user)| cpu - user);
+            out.set(&figures::CPU_SYSTEM_US_PER_DELIVERY, system);
+            out.set(&figures::CPU_SECONDS, usage.cpu_ns as f64 / 1e9);
+            out.set(&figures::CONTEXT_SWITCHES_PER_SECOND, usage.context_switches_per_second());
+            out.set(&figures::SERVER_RSS_BYTES, usage.rss_bytes as f64);
+        }
+        out
+    }
 }
 
 /// Publishes on a thread of its own, while this one shows how far it is.

@@ -7,6 +7,7 @@
 //! - [`measure`]: one measurement, which the others are made of
 
 pub(crate) mod compare;
+pub(crate) mod hold;
 pub(crate) mod idle;
 pub(crate) mod measure;
 pub(crate) mod pattern;

@@ -4,8 +4,9 @@ use crate::cli::{self, Bounds, BroadcastArgs, PublishArgs, ServerArgs, UnicastAr
 use crate::client::Fleet;
 use crate::error::{Error, Result};
 use crate::probe::Probe;
-use crate::report::{Checks, Findings, grouped, optional, percentiles, row, to_json};
-use crate::scenario::measure::{Load, Measured, measure};
+use crate::report::{Checks, Findings, figures};
+use crate::scenario::measure::{Load, measure};
+use crate::stats::curve;
 use crate::terminal::Progress;
 
 /// Messages before the measurement at a rate, so that caches and connections are warm.
@@ -27,7 +28,7 @@ pub(crate) fn broadcast(args: &BroadcastArgs, progress: &Progress) -> Result<Fin
         rate,
         grace: args.publish.grace(),
     };
-    run(&args.server, &args.publish, args.probe.probe()?, load, &args.bounds, progress)
+    run(&args.server, &args.publish, args.probe.probe()?.as_ref(), load, &args.bounds, progress)
 }
 
 /// Everybody has a channel.
@@ -43,13 +44,13 @@ pub(crate) fn unicast(args: &UnicastArgs, progress: &Progress) -> Result<Finding
         rate: Some(args.rate),
         grace: args.publish.grace(),
     };
-    run(&args.server, &args.publish, args.probe.probe()?, load, &args.bounds, progress)
+    run(&args.server, &args.publish, args.probe.probe()?.as_ref(), load, &args.bounds, progress)
 }
 
 fn run(
     server: &ServerArgs,
     publish: &PublishArgs,
-    probe: Option<Probe>,
+    probe: Option<&Probe>,
     load: Load,
     bounds: &Bounds,
     progress: &Progress,
@@ -61,25 +62,21 @@ fn run(
     let mut target = server.target(load.readers)?;
     target.numbered = load.channels.len() > 1 || load.channels.first() != Some(&server.channel);
     let dialect = publish.dialect()?;
-    let mut fleet = Fleet::start(target, server.threads)?;
+    let mut fleet = Fleet::start(target, server.crew(load.readers))?;
     fleet.open(server.opening(load.readers, load.channels.len() as u32), progress)?;
     let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
     let measured = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;
     drop(fleet);
     accounting.add(&measured.accounting);
 
+    let figures = measured.figures(load.readers);
     let mut checks = Checks::default();
     checks.accounting(&accounting);
-    checks.at_most("median latency", bounds.max_p50_us, Some(measured.latency.p50_us), "us");
-    checks.at_most("99th percentile", bounds.max_p99_us, Some(measured.latency.p99_us), "us");
-    checks.at_most("server CPU per delivery", bounds.max_cpu_us_per_delivery, measured.cpu_us_per_delivery, "us");
-    checks.at_least(
-        "deliveries per second",
-        bounds.min_deliveries_per_second,
-        Some(measured.deliveries_per_second),
-        "/s",
-    );
-    Ok(Findings { rows: rows(&load, &measured), result: to_json(&measured), checks })
+    checks.at_most(&figures, &figures::P50_US, bounds.max_p50_us);
+    checks.at_most(&figures, &figures::P99_US, bounds.max_p99_us);
+    checks.at_most(&figures, &figures::CPU_US_PER_DELIVERY, bounds.max_cpu_us_per_delivery);
+    checks.at_least(&figures, &figures::DELIVERIES_PER_SECOND, bounds.min_deliveries_per_second);
+    Ok(Findings { figures, percentiles: curve(&measured.tally.latency), checks, ..Findings::default() })
 }
 
 /// Publishes for a moment before a measurement at a rate; says what came of it, because a loss is a loss.
@@ -92,37 +89,4 @@ pub(crate) fn warm_up(
     let messages = (load.rate.unwrap_or(1.0) * WARM_UP_SECONDS).ceil() as u64;
     let load = Load { label: "warming up", messages, ..load.clone() };
     Ok(measure(fleet, dialect, &load, None, progress, &mut |_| Ok(()))?.accounting)
-}
-
-fn rows(load: &Load, measured: &Measured) -> Vec<Vec<String>> {
-    let [p50, p90, p99, p999, max] = percentiles(&measured.latency);
-    let usage = measured.server.unwrap_or_default();
-    let seconds = |ns: u64| measured.server.map(|_| ns as f64 / 1e9);
-    vec![
-        row(["figure", "value"]),
-        row(["sessions".to_owned(), grouped(f64::from(load.readers), 0)]),
-        row(["messages".to_owned(), grouped(measured.published as f64, 0)]),
-        row(["payload, B".to_owned(), grouped(load.payload as f64, 0)]),
-        row(["deliveries".to_owned(), grouped(measured.accounting.delivered as f64, 0)]),
-        row(["lost".to_owned(), grouped(measured.accounting.lost as f64, 0)]),
-        row(["seconds".to_owned(), grouped(measured.seconds, 2)]),
-        row(["deliveries per second".to_owned(), grouped(measured.deliveries_per_second, 0)]),
-        row(["latency p50".to_owned(), p50]),
-        row(["latency p90".to_owned(), p90]),
-        row(["latency p99".to_owned(), p99]),
-        row(["latency p99.9".to_owned(), p999]),
-        row(["latency max".to_owned(), max]),
-        row(["server CPU per delivery, us".to_owned(), optional(measured.cpu_us_per_delivery, 3)]),
-        row(["server CPU, s".to_owned(), optional(seconds(usage.cpu_ns), 2)]),
-        row(["  of it user, s".to_owned(), optional(seconds(usage.user_ns), 2)]),
-        row(["  of it system, s".to_owned(), optional(seconds(usage.system_ns), 2)]),
-        row([
-            "server context switches".to_owned(),
-            optional(measured.server.map(|usage| usage.context_switches as f64), 0),
-        ]),
-        row([
-            "server memory, MiB".to_owned(),
-            optional(measured.server.map(|usage| usage.rss_bytes as f64 / f64::from(1 << 20)), 1),
-        ]),
-    ]
 }

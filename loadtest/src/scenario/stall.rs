@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::cli::{self, StallArgs};
 use crate::client::tally::{Accounting, Reasons, count};
 use crate::client::{Fleet, Opening, TICK};
@@ -13,9 +11,11 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::probe::Probe;
-use crate::report::{Checks, Findings, duration_us, grouped, optional, percentiles, row, to_json};
+use crate::report::figures::{self, Figures};
+use crate::report::{Checks, Findings};
 use crate::scenario::measure::{Load, Measured, measure};
 use crate::scenario::pattern::warm_up;
+use crate::stats::curve;
 use crate::terminal::Progress;
 
 /// How long stalled sessions have to read how they were closed, once they read again.
@@ -23,7 +23,6 @@ const RESUME: Duration = Duration::from_secs(15);
 /// How often the server's memory and descriptors are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-#[derive(Serialize)]
 struct Stall {
     calm: Measured,
     stalled: Measured,
@@ -64,17 +63,17 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
         rate: Some(args.rate),
         grace: args.publish.grace(),
     };
-    let mut fleet = Fleet::start(target, args.server.threads)?;
+    let mut fleet = Fleet::start(target, args.server.crew(args.sessions.saturating_add(args.stalled)))?;
     fleet.open(args.server.opening(args.sessions, 1), progress)?;
     let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
-    let calm = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;
+    let calm = measure(&fleet, &*dialect, &load, probe.as_ref(), progress, &mut |_| Ok(()))?;
 
     fleet.open(Opening { stalled: true, ..args.server.opening(args.stalled, 1) }, progress)?;
     let load = Load { label: "publishing, some stalled", ..load };
     let metrics = args.metrics.zip(args.require_code).map(|(address, code)| Metrics::new(address, code));
-    let mut watch = Watch::start(probe, metrics, args.stalled)?;
+    let mut watch = Watch::start(probe.as_ref(), metrics, args.stalled)?;
     let mut resumed = false;
-    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| {
+    let stalled = measure(&fleet, &*dialect, &load, probe.as_ref(), progress, &mut |_| {
         watch.look()?;
         // The server waits only a moment for a client to take its close frame.
         if metrics.is_some() && watch.all_closed.is_some() && !resumed {
@@ -111,11 +110,25 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
         calm,
         stalled,
     };
-    let checks = checks(args, &result, &accounting);
-    Ok(Findings { rows: rows(&result), result: to_json(&result), checks })
+    let figures = figures(args, &result);
+    let checks = checks(args, &result, &figures, &accounting);
+    let percentiles = curve(&result.stalled.tally.latency);
+    let notes = result.stalled_ended.iter().map(|(reason, count)| format!("{count} stalled: {reason}")).collect();
+    Ok(Findings { figures, percentiles, notes, checks, ..Findings::default() })
 }
 
-fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
+fn figures(args: &StallArgs, result: &Stall) -> Figures {
+    let mut out = result.stalled.figures(args.sessions);
+    out.set(&figures::CALM_P99_US, result.calm.latency.p99_us);
+    out.set(&figures::P99_SHIFT_MS, result.p99_shift_ms);
+    out.set(&figures::STALLED_SESSIONS, f64::from(result.stalled_sessions));
+    out.set(&figures::FIRST_CLOSED_SECONDS, result.first_closed_seconds);
+    out.set(&figures::ALL_CLOSED_SECONDS, result.all_closed_seconds);
+    out.set(&figures::BYTES_PER_STALLED, result.bytes_per_stalled);
+    out
+}
+
+fn checks(args: &StallArgs, result: &Stall, figures: &Figures, accounting: &Accounting) -> Checks {
     let mut checks = Checks::default();
     checks.accounting(accounting);
     checks.push(
@@ -124,8 +137,8 @@ fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
         result.stalled_faults == 0,
         format!("{} delivered, {} faults", result.stalled_delivered, result.stalled_faults),
     );
-    checks.at_most("rise of the 99th percentile", args.max_p99_shift_ms, Some(result.p99_shift_ms), "ms");
-    checks.at_most("server memory per stalled session", args.max_bytes_per_stalled, result.bytes_per_stalled, "B");
+    checks.at_most(figures, &figures::P99_SHIFT_MS, args.max_p99_shift_ms);
+    checks.at_most(figures, &figures::BYTES_PER_STALLED, args.max_bytes_per_stalled);
     if let Some(code) = args.require_code {
         let start = format!("closed with {code}");
         let closed: u64 =
@@ -146,26 +159,10 @@ fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
     checks
 }
 
-fn rows(result: &Stall) -> Vec<Vec<String>> {
-    let mut rows = vec![row(["latency of those that read", "p50", "p90", "p99", "p99.9", "max"])];
-    for (name, measured) in [("all read", &result.calm), ("some stalled", &result.stalled)] {
-        rows.push(std::iter::once(name.to_owned()).chain(percentiles(&measured.latency)).collect());
-    }
-    rows.push(row(["rise of p99".to_owned(), duration_us((result.p99_shift_ms * 1e3).max(0.0))]));
-    rows.push(row(["stalled sessions".to_owned(), grouped(f64::from(result.stalled_sessions), 0)]));
-    for (reason, count) in &result.stalled_ended {
-        rows.push(row([format!("  {reason}"), grouped(*count as f64, 0)]));
-    }
-    rows.push(row(["first let go by the server, s".to_owned(), optional(result.first_closed_seconds, 1)]));
-    rows.push(row(["all let go by the server, s".to_owned(), optional(result.all_closed_seconds, 1)]));
-    rows.push(row(["server memory per stalled session, B".to_owned(), optional(result.bytes_per_stalled, 0)]));
-    rows
-}
-
 /// Looks at the server while some sessions are stalled: a client that does not read cannot see when it is closed, but
 /// the server's metrics or descriptors tell.
-struct Watch {
-    probe: Option<Probe>,
+struct Watch<'a> {
+    probe: Option<&'a Probe>,
     metrics: Option<Metrics>,
     started: Instant,
     looked: Instant,
@@ -179,9 +176,9 @@ struct Watch {
     all_closed: Option<f64>,
 }
 
-impl Watch {
-    fn start(probe: Option<Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
-        let sample = probe.map(|probe| probe.sample()).transpose()?;
+impl<'a> Watch<'a> {
+    fn start(probe: Option<&'a Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
+        let sample = probe.map(Probe::sample).transpose()?;
         let now = Instant::now();
         let (rss, descriptors) = sample.map_or((0, 0), |sample| (sample.rss, sample.descriptors));
         Ok(Self {

@@ -17,7 +17,7 @@ pub(crate) mod websocket;
 use self::reply::Reply;
 
 /// A transport with an encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Wire {
     /// WebSocket with newline-separated JSON of the Centrifuge protocol; the floor's as well.
