@@ -16,12 +16,11 @@ BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 
 FAULTS = ["lost", "doubled", "out_of_order", "misrouted"]
 
-
 NOTES = """CPU is that of all processes of a server, user and system. The floor and Tidegate take their messages from a
-Redis, whose CPU is not in their figures: against the others' unicast, hold the column without it (embedded broker, HTTP
-API). Mosquitto speaks MQTT over TCP, the others WebSocket. Idle CPU: Tidegate pings each session every 25 s, Nchan never,
-NATS every two minutes, and MQTT sessions ask for no keep-alive. The floor has one channel for everybody, so it has no
-unicast."""
+Redis, whose CPU is not in their figures: against the others' unicast, hold the column without it (embedded broker,
+HTTP API). Mosquitto speaks MQTT over TCP, the others WebSocket. Idle CPU: Tidegate pings each session every 25 s,
+Nchan never, NATS every two minutes, and MQTT sessions ask for no keep-alive. The floor has one channel for everybody,
+so it has no unicast."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ def page(
     processors, kernel = len(os.sched_getaffinity(0)), platform.release().split("-")[0]
     parts = [
         paragraph(
-            f"Written by `{command}` on {date.today().isoformat()}: {processors} processors, Linux {kernel}, clients and "
-            f"servers on the same machine over loopback. Rounds: {rounds}; in each everybody had its turn, with servers "
-            "started afresh. The figures are medians over the rounds; *x* is the ratio to the floor, *spread* the most by "
-            "which a run differed from its median."
+            f"Written by `{command}` on {date.today().isoformat()}: {processors} processors, Linux {kernel}, clients "
+            f"and servers on the same machine over loopback. Rounds: {rounds}; in each everybody had its turn, with "
+            "servers started afresh. The figures are medians over the rounds; *x* is the ratio to the floor, *spread* "
+            "the most by which a run differed from its median."
         ),
         "",
         *table(results, contenders),
@@ -137,7 +136,7 @@ def page(
         "",
         "The commands, where SERVER and PUBLISH are those of the second list; `bench/peers` has the configurations:",
         "",
-        *(f"    tidegate-loadtest run {' '.join(shown(scenario))}" for scenario in scenarios),
+        *(f"    tidegate-loadtest {' '.join(shown(scenario))}" for scenario in scenarios),
         "",
         *(f"    {contender.title}: {placeholders(contender.arguments(True))}" for contender in contenders),
     ]
