@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from .processes import Processes, family, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
