@@ -108,13 +108,18 @@ impl Reactor {
                 self.watch_listeners(&poller, true)?;
             }
             let open = self.door.closed_until.is_none();
+            let mut left = false;
             for news in poller.ready()? {
                 match news {
                     News::Socket(Ready { key, input, output, gone }) => shard.ready(key, input, output, gone),
                     News::Listener(number) => {
-                        self.door.accept(number, self.setup.id, began, &mut |accepted| shard.receive(accepted));
+                        let mut serve = |accepted| shard.receive(accepted);
+                        left |= self.door.accept(number, self.setup.id, began, &mut serve);
                     }
                 }
+            }
+            if !(shard.must_look_again() | left) {
+                poller.drained();
             }
             if open && self.door.closed_until.is_some() {
                 // What waits there would wake the shard again at once.

@@ -151,9 +151,14 @@ impl Node {
 
     /// The first entry of its log with this message.
     pub fn logged(&self, message: &str) -> Option<Value> {
+        self.all_logged(message).into_iter().next()
+    }
+
+    /// The entries of its log with this message.
+    pub fn all_logged(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lock().unwrap();
-        let mut entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        entries.find(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message)))
+        let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message))).collect()
     }
 
     /// Asks whether it is ready: status and report.
