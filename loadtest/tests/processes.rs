@@ -52,6 +52,26 @@ fn two_processes_spread_their_sessions_over_two_servers_and_count_every_message(
 }
 
 #[test]
+fn with_too_few_descriptors_one_process_is_refused_and_as_many_as_it_takes_are_not() {
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port, "loadtest");
+    let run = |processes: &str| {
+        Command::new("sh")
+            .args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", PROGRAM, "run", "broadcast", "--quiet"])
+            .args(["--sessions", "300", "--burst", "10", "--server", &address, "--redis", &url(port)])
+            .args(["--processes", processes])
+            .output()
+            .unwrap()
+    };
+    let one = run("1");
+    assert_eq!(one.status.code(), Some(2));
+    assert!(text(&one.stderr).contains("--processes 3"), "{}", text(&one.stderr));
+    let several = run("0");
+    assert!(several.status.success(), "{}{}", text(&several.stdout), text(&several.stderr));
+    assert!(text(&several.stdout).contains("3,000"), "{}", text(&several.stdout));
+}
+
+#[test]
 fn sessions_are_shared_equally_among_the_servers() {
     let (_redis, port) = redis();
     let (first, first_address) = floor(port, "loadtest");
@@ -129,4 +149,24 @@ fn a_client_process_that_dies_ends_the_run_with_its_name() {
 fn a_worker_that_nobody_steers_ends_with_its_input() {
     let output = Command::new(PROGRAM).arg("worker").stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn sessions_of_a_killed_server_end_and_the_next_broadcast_reaches_all_others() {
+    let (_redis, port) = redis();
+    let floors = [floor(port, "loadtest"), floor(port, "loadtest"), floor(port, "loadtest")];
+    let redis = url(port);
+    let mut arguments = vec!["run", "hold", "--processes", "2", "--sessions", "301", "--redis", &redis];
+    arguments.extend(["--hold", "1", "--pause", "1", "--broadcasts", "2", "--kill"]);
+    let pids: Vec<_> = floors.iter().map(|(floor, _)| floor.0.id().to_string()).collect();
+    for ((_, address), pid) in floors.iter().zip(&pids) {
+        arguments.extend(["--server", address, "--server-pid", pid]);
+    }
+    let (output, json) = run("hold", &arguments);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let figures = &json["figures"];
+    assert_eq!(figures["delivered"], 2.0 * 301.0);
+    assert_eq!(figures["killed_sessions"], 100.0);
+    assert!(figures["survivors_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
+    assert!(text(&output.stdout).contains("the broadcast after it: 201"), "{}", text(&output.stdout));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::measure::{Load, Measured, measure};
+use super::measure::{Load, measure};
 use super::stage::Stage;
 use crate::client::layout::Layout;
 use crate::client::session::Schedule;
@@ -25,12 +25,8 @@ use crate::report::format::{bytes, grouped};
 use crate::sockstat::{self, Slabs, Sockstat};
 use crate::stats::{self, Latency, median};
 
-/// Between two steps, so that none is charged for the one before.
-const SETTLE: Duration = Duration::from_secs(5);
 /// The sessions of a killed server have to notice within this time: the kernel tells them at once.
 const NOTICE: Duration = Duration::from_secs(30);
-/// How long is watched after a kill whether any other session ends.
-const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// Everybody's costs at one moment.
 struct Costs {
@@ -86,7 +82,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
     let client = fleet.probe();
     let empty = Costs::read(probe, &client)?;
     connect(stage, &mut fleet, (probe, &empty), &mut findings)?;
-    stage.monitor.wait("settling", SETTLE);
+    let pause = Duration::from_secs(settings.sessions.pause.into());
+    watch(&fleet, "settling", pause, stage.monitor)?;
     Costs::read(probe, &client)?.figures(&empty, sessions, &mut findings.figures);
     findings.notes.push(memory_of_each(&empty, probe)?);
 
@@ -95,7 +92,11 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
     broadcast(stage, &fleet, &*dialect, &load, probe, &mut findings)?;
     if let Some((_, pid)) = victim {
         let load = Load { label: "broadcasting to the others", subscribers: [survivors].into(), ..load };
-        kill(pid, sessions - survivors, &fleet, &*dialect, &load, stage.monitor, &mut findings)?;
+        kill(pid, sessions - survivors, &fleet, pause, stage.monitor, &mut findings)?;
+        let measured = measure(&fleet, &*dialect, &load, None, stage.monitor, &mut |_| fleet.check())?;
+        findings.figures.set(&figures::SURVIVORS_SECONDS, measured.seconds);
+        findings.checks.accounting(&measured.accounting);
+        reached("the broadcast after it", measured.accounting.delivered, survivors.into(), &mut findings);
     }
     drop(fleet);
     let Findings { figures, checks, .. } = &mut findings;
@@ -168,12 +169,12 @@ fn broadcast(
     let (mut seconds, mut cpu_ns, mut all) = (Vec::new(), 0, Accounting::default());
     let mut latency = stats::histogram();
     for _ in 0..broadcasts {
-        let measured = measure(fleet, dialect, load, Some(probe), stage.monitor, &mut |_| Ok(()))?;
+        let measured = measure(fleet, dialect, load, Some(probe), stage.monitor, &mut |_| fleet.check())?;
         seconds.push(measured.seconds);
         cpu_ns += measured.server.map_or(0, |usage| usage.cpu_ns);
         stats::merge(&mut latency, &measured.tally.latency);
         all.add(&measured.accounting);
-        watch(fleet, "settling", SETTLE, stage.monitor)?;
+        watch(fleet, "settling", Duration::from_secs(stage.settings.sessions.pause.into()), stage.monitor)?;
     }
     let out = &mut findings.figures;
     out.set(&figures::PUBLISHED, f64::from(broadcasts));
@@ -196,13 +197,12 @@ fn broadcast(
     Ok(())
 }
 
-/// Kills a server without warning: its sessions end, and nobody else notices.
+/// Kills a server without warning: its sessions end, and nobody else notices, for as long as the pause takes.
 fn kill(
     pid: Pid,
     victims: u32,
     fleet: &Fleet,
-    dialect: &dyn Dialect,
-    load: &Load,
+    pause: Duration,
     monitor: &Monitor,
     findings: &mut Findings,
 ) -> Result<()> {
@@ -219,7 +219,7 @@ fn kill(
     let seconds = started.elapsed().as_secs_f64();
     monitor.at(ended() - before);
     monitor.end();
-    watch(fleet, "watching the others", AFTERMATH, monitor)?;
+    watch(fleet, "watching the others", pause, monitor)?;
     let tally = fleet.collect(&Arc::from([]), Schedule::default())?;
     let gone: u64 = tally.ended.values().sum();
     findings.figures.set(&figures::KILLED_SESSIONS, gone as f64);
@@ -230,11 +230,6 @@ fn kill(
         gone == u64::from(victims),
         words(&tally.ended),
     );
-
-    let measured: Measured = measure(fleet, dialect, load, None, monitor, &mut |_| Ok(()))?;
-    findings.figures.set(&figures::SURVIVORS_SECONDS, measured.seconds);
-    findings.checks.accounting(&measured.accounting);
-    reached("the broadcast after it", measured.accounting.delivered, load.subscribers[0].into(), findings);
     Ok(())
 }
 

@@ -126,7 +126,9 @@ impl Kind {
                 &["require_code", "max_p99_shift_ms", "max_bytes_per_stalled"],
             ],
             Self::Hot => vec![&["small_channels", "flood_rate", "max_p99_us", "max_p99_shift_ms"] as &[_]],
-            Self::Hold => vec![&["hold", "kill", "broadcasts", "max_user_bytes", "max_bytes_per_session"] as &[_]],
+            Self::Hold => {
+                vec![&["hold", "pause", "kill", "broadcasts", "max_user_bytes", "max_bytes_per_session"] as &[_]]
+            }
             Self::CompareFloor => {
                 vec![&["burst", "rounds", "max_ratio", "max_burst_ratio", "min_deliveries_per_second"] as &[_]]
             }

@@ -117,7 +117,7 @@ section! {
         [value_name = "SECONDS"] connect_timeout: u32 = 20u32;
         /// Sessions before the first reading of memory, which the second is compared with [default: 1000].
         base: u32 = 1000u32;
-        /// Seconds before each reading of memory [default: 10].
+        /// Seconds before each reading of memory, and in `hold` after each broadcast and after the kill [default: 10].
         [value_name = "SECONDS"] pause: u32 = 10u32;
         /// Seconds with nothing but heartbeats [default: 120].
         [value_name = "SECONDS"] hold: u32 = 120u32;
