@@ -86,17 +86,6 @@ impl Progress {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
-
-    /// Waits, showing the seconds.
-    pub(crate) fn wait(&self, what: &str, duration: Duration) {
-        let started = Instant::now();
-        self.begin(what, duration.as_secs());
-        while let Some(left) = duration.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
-            crate::clock::pause(left.min(Duration::from_millis(250)));
-            self.at(started.elapsed().as_secs().min(duration.as_secs()));
-        }
-        self.end();
-    }
 }
 
 /// Rows of cells as aligned text, the first column to the left and the others to the right; the first row is the head.

@@ -14,6 +14,7 @@ fn a_broadcast_reaches_every_session_once_and_in_order() {
     let (output, json) = run(
         "broadcast",
         &[
+            "run",
             "broadcast",
             "--server",
             &address,
@@ -52,6 +53,7 @@ fn what_reaches_the_wrong_sessions_and_what_is_lost_fails_the_run_with_exact_cou
     let (output, json) = run(
         "unicast",
         &[
+            "run",
             "unicast",
             "--server",
             &address,
@@ -81,7 +83,20 @@ fn messages_that_no_server_listens_to_end_the_run_with_what_to_do() {
     let (_floor, address) = floor(port, "another");
     let (output, _) = run(
         "unheard",
-        &["broadcast", "--server", &address, "--redis", &url(port), "--sessions", "5", "--burst", "2", "--grace", "1"],
+        &[
+            "run",
+            "broadcast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--sessions",
+            "5",
+            "--burst",
+            "2",
+            "--grace",
+            "1",
+        ],
     );
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("has no subscriber"), "{}", text(&output.stderr));
@@ -94,6 +109,7 @@ fn a_missed_bound_is_exit_status_1_and_says_so() {
     let (output, json) = run(
         "bound",
         &[
+            "run",
             "broadcast",
             "--server",
             &address,
@@ -120,6 +136,7 @@ fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
     let (output, json) = run(
         "compare",
         &[
+            "run",
             "compare-floor",
             "--server",
             &address,
@@ -151,7 +168,7 @@ fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
 fn nothing_listening_is_exit_status_2_with_what_to_do() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let (output, _) = run("refused", &["broadcast", "--server", &address, "--sessions", "3"]);
+    let (output, _) = run("refused", &["run", "broadcast", "--server", &address, "--sessions", "3"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("start the server or correct --server"), "{}", text(&output.stderr));
 }

@@ -88,7 +88,7 @@ fn mosquitto(name: &str, more: &str, login: &str) -> Server {
 fn run(name: &str, wire: &str, server: &Server, arguments: &[&str]) -> (Output, serde_json::Value) {
     let address = format!("127.0.0.1:{}", server.port);
     let more = ["--wire", wire, "--server", &address, "--publish", wire, "--publish-url", &server.publish];
-    common::run(name, &[arguments, &more].concat())
+    common::run(name, &[&["run"], arguments, &more].concat())
 }
 
 /// A burst to everybody, then a channel for each session: nothing is lost, doubled or out of order.

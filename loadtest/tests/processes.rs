@@ -18,6 +18,7 @@ fn two_processes_spread_their_sessions_over_two_servers_and_count_every_message(
     let (output, json) = run(
         "processes",
         &[
+            "run",
             "broadcast",
             "--processes",
             "2",
@@ -56,7 +57,7 @@ fn with_too_few_descriptors_one_process_is_refused_and_as_many_as_it_takes_are_n
     let (_floor, address) = floor(port, "loadtest");
     let run = |processes: &str| {
         Command::new("sh")
-            .args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", PROGRAM, "broadcast", "--quiet"])
+            .args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", PROGRAM, "run", "broadcast", "--quiet"])
             .args(["--sessions", "300", "--burst", "10", "--server", &address, "--redis", &url(port)])
             .args(["--processes", processes])
             .output()
@@ -76,7 +77,19 @@ fn sessions_are_shared_equally_among_the_servers() {
     let (first, first_address) = floor(port, "loadtest");
     let (second, second_address) = floor(port, "loadtest");
     let mut client = Command::new(PROGRAM)
-        .args(["broadcast", "--quiet", "--processes", "2", "--sessions", "100", "--rate", "1", "--seconds", "60"])
+        .args([
+            "run",
+            "broadcast",
+            "--quiet",
+            "--processes",
+            "2",
+            "--sessions",
+            "100",
+            "--rate",
+            "1",
+            "--seconds",
+            "60",
+        ])
         .args(["--redis", &url(port), "--server", &first_address, "--server", &second_address])
         .stdout(Stdio::null())
         .spawn()
@@ -106,7 +119,7 @@ fn a_client_process_that_dies_ends_the_run_with_its_name() {
     let (_redis, port) = redis();
     let (_floor, address) = floor(port, "loadtest");
     let mut client = Command::new(PROGRAM)
-        .args(["broadcast", "--quiet", "--processes", "2", "--sessions", "20", "--rate", "10", "--seconds", "3"])
+        .args(["run", "broadcast", "--quiet", "--processes", "2", "--sessions", "20", "--rate", "10", "--seconds", "3"])
         .args(["--redis", &url(port), "--server", &address])
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -143,7 +156,7 @@ fn sessions_of_a_killed_server_end_and_the_next_broadcast_reaches_all_others() {
     let (_redis, port) = redis();
     let floors = [floor(port, "loadtest"), floor(port, "loadtest"), floor(port, "loadtest")];
     let redis = url(port);
-    let mut arguments = vec!["hold", "--processes", "2", "--sessions", "301", "--redis", &redis];
+    let mut arguments = vec!["run", "hold", "--processes", "2", "--sessions", "301", "--redis", &redis];
     arguments.extend(["--hold", "1", "--pause", "1", "--broadcasts", "2", "--kill"]);
     let pids: Vec<_> = floors.iter().map(|(floor, _)| floor.0.id().to_string()).collect();
     for ((_, address), pid) in floors.iter().zip(&pids) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::Expectation;
+use super::session::{Expectation, Schedule};
 
 /// An order to whoever holds sessions. Each is answered once it is done, opening once it has begun.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,10 +23,17 @@ pub(super) enum Command {
     Round(Expectation),
     /// Let stalled sessions read.
     Resume,
+    /// Close and reopen sessions in turn, from now on.
+    Churn {
+        /// Sessions per second; 0 to stop.
+        per_second: f64,
+    },
     /// Give away what was counted.
     Collect {
         /// Messages published per channel.
         published: Arc<[u32]>,
+        /// When those of a channel were due.
+        schedule: Schedule,
     },
 }
 
@@ -37,6 +44,7 @@ impl Command {
             Self::Open { first, step, opening } => {
                 Self::Open { first: first + number * step, step: step * of, opening: opening.share(number, of) }
             }
+            Self::Churn { per_second } => Self::Churn { per_second: per_second / f64::from(of) },
             other => other.clone(),
         }
     }
@@ -47,8 +55,6 @@ impl Command {
 pub(crate) struct Opening {
     /// How many.
     pub(crate) sessions: u32,
-    /// Session i subscribes to channel i modulo this.
-    pub(crate) channels: u32,
     /// Sessions that stop reading once they are subscribed.
     pub(crate) stalled: bool,
     /// New connections per second; 0 for as fast as possible.
@@ -57,6 +63,8 @@ pub(crate) struct Opening {
     pub(crate) in_flight: u32,
     /// Gives up when nothing has moved for so long.
     pub(crate) patience: Duration,
+    /// Gives up when more than so many sessions do not come up.
+    pub(crate) tolerated: u32,
 }
 
 impl Opening {
@@ -85,11 +93,11 @@ mod tests {
     fn every_session_is_opened_once_over_processes_and_their_threads() {
         let opening = Opening {
             sessions: 1_003,
-            channels: 7,
             stalled: false,
             rate: 100,
             in_flight: 10,
             patience: Duration::from_secs(1),
+            tolerated: 0,
         };
         let whole = Command::Open { first: 500, step: 1, opening };
         let mut opened = Vec::new();
@@ -105,7 +113,7 @@ mod tests {
     #[test]
     fn a_rate_is_never_shared_down_to_no_limit() {
         let opening =
-            Opening { sessions: 9, channels: 1, stalled: false, rate: 2, in_flight: 1, patience: Duration::ZERO };
+            Opening { sessions: 9, stalled: false, rate: 2, in_flight: 1, patience: Duration::ZERO, tolerated: 0 };
         let Command::Open { opening, .. } = (Command::Open { first: 0, step: 1, opening }).share(2, 3) else {
             panic!("an opening");
         };

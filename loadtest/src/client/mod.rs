@@ -4,6 +4,7 @@
 //! - [`worker`]: a thread with an epoll set that owns a share of the sessions
 //! - [`threads`], [`process`]: those that carry a command out, here or in processes of their own
 //! - [`command`]: what they are told
+//! - [`layout`]: which session subscribes to which channels
 //! - [`target`]: where sessions connect to, and from which addresses
 //! - [`room`]: whether descriptors, ports and memory are enough
 //! - [`tally`]: what is counted
@@ -12,6 +13,7 @@
 //! worker's slab and its descriptor: no task, no timer, no buffer.
 
 mod command;
+pub(crate) mod layout;
 #[cfg(test)]
 mod peers;
 pub(crate) mod process;
@@ -31,14 +33,14 @@ use serde::{Deserialize, Serialize};
 use self::command::Command;
 pub(crate) use self::command::Opening;
 use self::process::Processes;
-use self::session::Expectation;
+use self::session::{Expectation, Schedule};
 use self::tally::Tally;
 use self::target::Target;
 use self::threads::Threads;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::probe::Probe;
-use crate::terminal::Progress;
 
 /// How often the main thread looks at the counters.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -57,6 +59,8 @@ pub(crate) struct Counters {
     pub(crate) ended: AtomicU64,
     /// Stalled sessions that ended.
     pub(crate) stalled_ended: AtomicU64,
+    /// Ready sessions that were closed on purpose.
+    pub(crate) closed: AtomicU64,
     /// Messages delivered to reading sessions.
     pub(crate) delivered: AtomicU64,
 }
@@ -68,16 +72,35 @@ struct Counts {
     failed: u64,
     ended: u64,
     stalled_ended: u64,
+    closed: u64,
     delivered: u64,
 }
 
+/// What became of a group of sessions that were to be opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opened {
+    /// Sessions that came up.
+    pub(crate) up: u32,
+    /// Sessions that did not.
+    pub(crate) refused: u32,
+    /// From the first connect until the last of them was subscribed, or refused.
+    pub(crate) took: Duration,
+}
+
 impl Counters {
+    /// Sessions that are subscribed now.
+    pub(crate) fn sessions(&self) -> u64 {
+        let counts = self.read();
+        counts.ready.saturating_sub(counts.ended + counts.stalled_ended + counts.closed)
+    }
+
     fn read(&self) -> Counts {
         Counts {
             ready: self.ready.load(Ordering::Acquire),
             failed: self.failed.load(Ordering::Acquire),
             ended: self.ended.load(Ordering::Acquire),
             stalled_ended: self.stalled_ended.load(Ordering::Acquire),
+            closed: self.closed.load(Ordering::Acquire),
             delivered: self.delivered.load(Ordering::Acquire),
         }
     }
@@ -87,6 +110,7 @@ impl Counters {
         self.failed.fetch_add(counts.failed, Ordering::Release);
         self.ended.fetch_add(counts.ended, Ordering::Release);
         self.stalled_ended.fetch_add(counts.stalled_ended, Ordering::Release);
+        self.closed.fetch_add(counts.closed, Ordering::Release);
         self.delivered.fetch_add(counts.delivered, Ordering::Release);
     }
 }
@@ -99,6 +123,7 @@ impl Counts {
             failed: self.failed.saturating_sub(earlier.failed),
             ended: self.ended.saturating_sub(earlier.ended),
             stalled_ended: self.stalled_ended.saturating_sub(earlier.stalled_ended),
+            closed: self.closed.saturating_sub(earlier.closed),
             delivered: self.delivered.saturating_sub(earlier.delivered),
         }
     }
@@ -143,7 +168,7 @@ impl Fleet {
     }
 
     /// The running counts; those of other processes are up to 0.2 s old, and complete after every call that waits.
-    pub(crate) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
@@ -168,45 +193,46 @@ impl Fleet {
         }
     }
 
-    /// Opens sessions and waits until all of them are subscribed; says how long that took.
+    /// Opens sessions and waits until all of them are subscribed, or refused.
     ///
     /// # Errors
-    /// Any session that does not come up, with the reasons and what would help.
-    pub(crate) fn open(&mut self, opening: Opening, progress: &Progress) -> Result<Duration> {
+    /// More sessions than are tolerated that do not come up, or all of them, with the reasons and what would help.
+    pub(crate) fn open(&mut self, opening: Opening, monitor: &Monitor) -> Result<Opened> {
         let (ready, failed) = (self.ready(), self.failed());
         let started = Instant::now();
         self.run(&Command::Open { first: self.opened, step: 1, opening })?;
         self.opened += opening.sessions;
         let wanted = u64::from(opening.sessions);
-        progress.begin("connecting", wanted);
+        monitor.begin("connecting", wanted);
         let mut last = (0, Instant::now());
         loop {
             let (up, down) = (self.ready() - ready, self.failed() - failed);
-            progress.at(up);
-            if up == wanted {
-                progress.end();
-                return Ok(started.elapsed());
+            monitor.at(up);
+            let tolerable = down <= u64::from(opening.tolerated) && up > 0;
+            if up + down >= wanted && tolerable {
+                monitor.end();
+                return Ok(Opened { up: up as u32, refused: down as u32, took: started.elapsed() });
             }
             if up + down != last.0 {
                 last = (up + down, Instant::now());
             }
             let hopeless = up == 0 && down >= 100;
             if up + down >= wanted || hopeless || last.1.elapsed() > opening.patience {
-                progress.end();
+                monitor.end();
                 return Err(self.not_up(up, wanted));
             }
-            self.check().inspect_err(|_| progress.end())?;
+            self.check().inspect_err(|_| monitor.end())?;
             clock::pause(TICK);
         }
     }
 
     fn not_up(&self, up: u64, wanted: u64) -> Error {
-        let reasons = self.collect(&Arc::from([])).map(|tally| tally.ended).unwrap_or_default();
+        let tally = self.collect(&Arc::from([]), Schedule::default());
+        let reasons = tally.map(|tally| tally.refused).unwrap_or_default();
         let hint = reasons.keys().find_map(|reason| hint(reason)).unwrap_or(
             "the rest did not finish within --connect-timeout: look at the server's log and health, or lower --connect-rate",
         );
-        let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
-        Error::Run(format!("only {up} of {wanted} sessions came up ({}); {hint}", reasons.join("; ")))
+        Error::Run(format!("only {up} of {wanted} sessions came up ({}); {hint}", tally::words(&reasons)))
     }
 
     /// Begins a measurement: every session counts from sequence number 0. Those that have ended before are owed
@@ -220,9 +246,15 @@ impl Fleet {
         self.run(&Command::Resume).map(drop)
     }
 
-    /// Takes what was counted since the last call; `published` has the number of messages of each channel.
-    pub(crate) fn collect(&self, published: &Arc<[u32]>) -> Result<Tally> {
-        let tally = self.run(&Command::Collect { published: Arc::clone(published) })?;
+    /// Closes and reopens sessions in turn, so many per second; stops that if it is 0.
+    pub(crate) fn churn(&self, per_second: f64) -> Result<()> {
+        self.run(&Command::Churn { per_second }).map(drop)
+    }
+
+    /// Takes what was counted since the last call; `published` has the number of messages of each channel, `schedule`
+    /// when they were due.
+    pub(crate) fn collect(&self, published: &Arc<[u32]>, schedule: Schedule) -> Result<Tally> {
+        let tally = self.run(&Command::Collect { published: Arc::clone(published), schedule })?;
         Ok(tally.unwrap_or_else(Tally::new))
     }
 
@@ -239,6 +271,13 @@ impl Fleet {
 
     fn failed(&self) -> u64 {
         self.counters.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // For whoever counts sessions: these are being closed.
+        self.counters.closed.fetch_add(self.counters.sessions(), Ordering::Release);
     }
 }
 

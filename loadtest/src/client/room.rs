@@ -168,13 +168,14 @@ fn ports(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::layout::Layout;
     use crate::wire::Wire;
 
     const ROOM: Room =
         Room { descriptors: Some(20_000), files: Some(2_400_000), memory: Some(20 << 30), ports: Some(28_232) };
 
     fn check(room: Room, sessions: u32, processes: u32, sources: u32) -> std::result::Result<(), String> {
-        let mut target = Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "c");
+        let mut target = Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "c", Layout::even(1, 1));
         target.spread_sources(sources, sessions, processes);
         room.check(sessions, processes, &target).map_err(|error| error.to_string())
     }

@@ -1,10 +1,12 @@
 //! Where sessions connect to, and from which addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::layout::Layout;
 use crate::wire::{Wire, websocket};
 
 /// Sessions that share a loopback source address by default; far below the 28,232 ephemeral ports of Linux, so that
@@ -24,23 +26,26 @@ pub(crate) struct Target {
     pub(crate) sources: Vec<Ipv4Addr>,
     /// `SO_RCVBUF` in bytes of sessions that stop reading.
     pub(crate) stalled_receive_buffer: usize,
-    /// The name of the shared channel, and the beginning of the names of numbered ones.
+    /// What stalled sessions read all the same, in bytes per second; 0 for nothing.
+    pub(crate) stalled_read_rate: u64,
+    /// The name of an only channel, and the beginning of the names of several.
     pub(crate) channel: String,
-    /// Whether channel names carry their number.
-    pub(crate) numbered: bool,
+    /// Who subscribes to what.
+    pub(crate) layout: Layout,
     path: String,
 }
 
 impl Target {
     /// A target of at least one server and at most [`MAX_SERVERS`]; `path` matters to WebSocket wires only.
-    pub(crate) fn new(servers: Vec<SocketAddr>, wire: Wire, path: &str, channel: &str) -> Self {
+    pub(crate) fn new(servers: Vec<SocketAddr>, wire: Wire, path: &str, channel: &str, layout: Layout) -> Self {
         Self {
             servers,
             wire,
             sources: Vec::new(),
             stalled_receive_buffer: 4096,
+            stalled_read_rate: 0,
             channel: channel.to_owned(),
-            numbered: false,
+            layout,
             path: path.to_owned(),
         }
     }
@@ -79,25 +84,35 @@ impl Target {
 
     /// The server that session `number` connects to. Round-robin, and shifted by one with every round of the channels:
     /// else servers and channels whose numbers share a factor would each know only some of the others.
-    pub(crate) fn server_of(&self, number: u32, channels: u32) -> u16 {
-        let channels = channels.max(1);
+    pub(crate) fn server_of(&self, number: u32) -> u16 {
+        let channels = self.layout.channels();
         ((u64::from(number / channels) + u64::from(number % channels)) % self.servers.len() as u64) as u16
     }
 
     /// How many of the first `sessions` sessions connect to a server.
-    pub(crate) fn sessions_of(&self, server: u16, sessions: u32, channels: u32) -> u32 {
-        (0..sessions).filter(|number| self.server_of(*number, channels) == server).count() as u32
+    pub(crate) fn sessions_of(&self, server: u16, sessions: u32) -> u32 {
+        (0..sessions).filter(|number| self.server_of(*number) == server).count() as u32
+    }
+
+    /// The names of all channels.
+    pub(crate) fn channel_names(&self) -> Arc<[String]> {
+        (0..self.layout.channels()).map(|number| self.channel_name(number)).collect()
+    }
+
+    /// What asks for the channels of a session.
+    fn opening(&self, first: u32) -> Vec<u8> {
+        self.wire.opening(self.layout.channels_from(first).map(|number| self.channel_name(number)))
     }
 
     /// The name of a channel.
     pub(crate) fn channel_name(&self, number: u32) -> String {
-        if self.numbered { format!("{}-{number}", self.channel) } else { self.channel.clone() }
+        if self.layout.channels() > 1 { format!("{}-{number}", self.channel) } else { self.channel.clone() }
     }
 
     /// What a session sends as soon as TCP is up.
     pub(crate) fn greeting(&self, server: u16, channel: u32) -> Vec<u8> {
         if !self.wire.is_websocket() {
-            return self.wire.opening(&self.channel_name(channel));
+            return self.opening(channel);
         }
         let host = self.servers[usize::from(server)].to_string();
         let path = match self.wire {
@@ -109,7 +124,7 @@ impl Target {
 
     /// What a session sends once the upgrade is granted and the server has said what has to come first.
     pub(crate) fn opening_frame(&self, channel: u32) -> Vec<u8> {
-        let commands = self.wire.opening(&self.channel_name(channel));
+        let commands = self.opening(channel);
         let mut frame = Vec::with_capacity(commands.len() + 8);
         websocket::push_client_frame(self.wire.opcode(), &commands, &mut frame);
         frame
@@ -141,7 +156,7 @@ mod tests {
 
     fn target(servers: u16) -> Target {
         let servers = (0..servers).map(|n| ([127, 0, 0, 1], 8000 + n).into()).collect();
-        Target::new(servers, Wire::WsJson, "/", "c")
+        Target::new(servers, Wire::WsJson, "/", "c", Layout::even(1, 1))
     }
 
     #[test]
@@ -150,7 +165,7 @@ mod tests {
         near.spread_sources(0, 15_000, 1);
         assert_eq!(near.sources.len(), 8);
         assert_eq!(near.sources[0], Ipv4Addr::new(127, 0, 0, 2));
-        let mut far = Target::new(vec![([192, 0, 2, 1], 8000).into()], Wire::WsJson, "/", "c");
+        let mut far = Target::new(vec![([192, 0, 2, 1], 8000).into()], Wire::WsJson, "/", "c", Layout::even(1, 1));
         far.spread_sources(4, 15_000, 1);
         assert!(far.sources.is_empty());
     }
@@ -177,10 +192,11 @@ mod tests {
     #[test]
     fn servers_get_equal_shares_of_the_sessions_of_each_channel() {
         for (servers, channels) in [(2u16, 1), (2, 2), (3, 6), (4, 10), (5, 1000)] {
-            let target = target(servers);
+            let mut target = target(servers);
+            target.layout = Layout::even(channels, 1);
             let mut counts = vec![vec![0u32; servers.into()]; channels as usize];
             for number in 0..channels * u32::from(servers) {
-                counts[(number % channels) as usize][usize::from(target.server_of(number, channels))] += 1;
+                counts[(number % channels) as usize][usize::from(target.server_of(number))] += 1;
             }
             assert!(counts.iter().flatten().all(|count| *count == 1), "{servers} {channels}");
         }
@@ -189,8 +205,7 @@ mod tests {
     #[test]
     fn only_nchan_has_the_channel_in_the_path_of_its_upgrade() {
         let greeting = |wire, path| {
-            let mut target = Target::new(vec![([127, 0, 0, 1], 80).into()], wire, path, "c");
-            target.numbered = true;
+            let target = Target::new(vec![([127, 0, 0, 1], 80).into()], wire, path, "c", Layout::even(8, 1));
             String::from_utf8(target.greeting(0, 7)).unwrap()
         };
         assert!(greeting(Wire::Nchan, "/sub/").starts_with("GET /sub/c-7 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
@@ -199,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn only_numbered_channels_carry_their_number() {
+    fn channels_carry_their_number_where_there_are_several() {
         let mut target = target(1);
-        assert_eq!(target.channel_name(7), "c");
-        target.numbered = true;
-        assert_eq!(target.channel_name(7), "c-7");
+        assert_eq!(&*target.channel_names(), ["c"]);
+        target.layout = Layout::even(2, 1);
+        assert_eq!(&*target.channel_names(), ["c-0", "c-1"]);
     }
 }

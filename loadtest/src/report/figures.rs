@@ -93,6 +93,9 @@ macro_rules! figures {
 figures! {
     SESSIONS = "sessions", "sessions", Count, 0, Neither, "Sessions that were held.";
     CHANNELS = "channels", "channels", Count, 0, Neither, "Channels that they subscribed to.";
+    SUBSCRIPTIONS = "subscriptions", "subscriptions of a session", Count, 0, Neither, "Channels that each session subscribed to.";
+    MAX_RATE_HELD = "max_rate_held", "highest rate held", PerSecond, 0, Higher,
+        "The highest rate of messages that was held: nothing lost, the bounds kept, all of it delivered in time.";
     PUBLISHED = "published", "messages", Count, 0, Neither, "Messages published in the measurement.";
     PUBLISHED_PER_SECOND = "published_per_second", "messages per second", PerSecond, 0, Neither,
         "Messages published per second of the measurement.";
@@ -123,6 +126,8 @@ figures! {
     CPU_SECONDS = "cpu_seconds", "server CPU", Seconds, 2, Lower, "The server's CPU time over the measurement.";
     CONTEXT_SWITCHES_PER_SECOND = "context_switches_per_second", "server context switches per second", PerSecond, 0, Lower,
         "Context switches of the server's threads, voluntary or not.";
+    REFUSED = "refused", "sessions refused", Count, 0, Lower, "Sessions that did not come up, or could not be reopened.";
+    REOPENED = "reopened", "sessions reopened", Count, 0, Neither, "Sessions that were closed and reopened on purpose.";
     CONNECTS_PER_SECOND = "connects_per_second", "connects per second", PerSecond, 0, Higher,
         "Sessions that became ready per second while they were opened.";
     CONNECT_SECONDS = "connect_seconds", "time to connect all", Seconds, 2, Lower,
@@ -162,10 +167,17 @@ figures! {
     SURVIVORS_SECONDS = "survivors_seconds", "time to reach all others", Seconds, 3, Lower,
         "From the due time of a message after the kill until the last of the other sessions has read it.";
     STALLED_SESSIONS = "stalled_sessions", "stalled sessions", Count, 0, Neither, "Sessions that stopped reading.";
-    CALM_P99_US = "calm_p99_us", "latency p99 without stalled sessions", Microseconds, 0, Lower,
-        "99th percentile before any session stopped reading.";
+    CALM_P50_US = "calm_p50_us", "latency p50 undisturbed", Microseconds, 0, Lower,
+        "Median of the same messages without the stalled sessions, or without the flood.";
+    CALM_P99_US = "calm_p99_us", "latency p99 undisturbed", Microseconds, 0, Lower,
+        "99th percentile of the same messages without the stalled sessions, or without the flood.";
     P99_SHIFT_MS = "p99_shift_ms", "rise of latency p99", Milliseconds, 1, Lower,
-        "99th percentile with stalled sessions less that without them, in milliseconds.";
+        "99th percentile with stalled sessions or a flood less that without, in milliseconds.";
+    FLOOD_PUBLISHED = "flood_published", "flood: messages", Count, 0, Neither, "Messages to the flooded channel.";
+    FLOOD_DELIVERIES_PER_SECOND = "flood_deliveries_per_second", "flood: deliveries per second", PerSecond, 0, Higher,
+        "Deliveries of the flooded channel per second.";
+    FLOOD_P99_US = "flood_p99_us", "flood: latency p99", Microseconds, 0, Lower,
+        "Latency of 99 % of the flooded channel's messages.";
     FIRST_CLOSED_SECONDS = "first_closed_seconds", "first stalled session let go after", Seconds, 1, Neither,
         "When the server had let go of the first stalled session, from their subscription.";
     ALL_CLOSED_SECONDS = "all_closed_seconds", "all stalled sessions let go after", Seconds, 1, Neither,

@@ -3,19 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::cli::{self, Backend, CompareArgs};
-use crate::client::Fleet;
+use super::measure::{Load, Measured, measure, warm_up};
+use super::stage::Stage;
+use crate::client::layout::Layout;
 use crate::client::tally::Accounting;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::floor::child::FloorProcess;
 use crate::probe::Probe;
 use crate::report::figures::{self, Figures};
 use crate::report::{Checks, Findings};
-use crate::scenario::measure::{Load, Measured, measure};
-use crate::scenario::pattern::warm_up;
+use crate::settings::Settings;
 use crate::stats::median;
-use crate::terminal::Progress;
-use crate::wire::Wire;
 
 /// After connecting and after disconnecting, so that neither is charged to the messages.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -60,45 +58,30 @@ impl Side {
 
 /// Who is measured.
 struct Contender {
+    /// None for the server of the settings.
     address: Option<SocketAddr>,
     probe: Probe,
     side: Side,
 }
 
 /// Measures both, round by round, and takes the medians.
-pub(crate) fn run(args: &CompareArgs, progress: &Progress) -> Result<Findings> {
-    if args.server.wire != Wire::WsJson || args.publish.publish != Backend::Redis {
-        return Err(Error::Usage(
-            "the floor speaks ws-json and listens to Redis: leave --wire and --publish".to_owned(),
-        ));
-    }
-    if args.sessions == 0 || (args.burst == 0 && (args.max_burst_ratio.or(args.min_deliveries_per_second)).is_some()) {
-        return Err(Error::Usage("bounds on the burst need --burst, and all of it --sessions".to_owned()));
-    }
-    cli::check_payload(args.payload)?;
-    let steady = Load {
-        label: "publishing at a rate",
-        channels: vec![args.server.channel.clone()],
-        readers: args.sessions,
-        payload: args.payload,
-        messages: cli::messages(args.rate, args.seconds)?,
-        rate: Some(args.rate),
-        grace: args.publish.grace(),
-    };
-    let burst = Load { label: "publishing a burst", messages: args.burst.into(), rate: None, ..steady.clone() };
-    let floor = FloorProcess::start(&args.publish.redis, &args.publish.redis_prefix, &args.server.channel)?;
+pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
+    let settings = stage.settings;
+    let messages = &settings.messages;
+    let channel = &settings.sessions.channel;
+    let floor = FloorProcess::start(messages.redis.reveal(), &messages.redis_prefix, channel)?;
     let mut contenders = [
-        Contender { address: None, probe: Probe::new(&args.server_pid)?, side: Side::default() },
+        Contender { address: None, probe: Probe::new(&settings.server.server_pid)?, side: Side::default() },
         Contender { address: Some(floor.address()), probe: Probe::new(&[floor.pid()])?, side: Side::default() },
     ];
     let mut accounting = Accounting::default();
-    for round in 0..args.rounds {
+    for round in 0..messages.rounds {
         // Each goes first every other time.
         for turn in 0..2 {
             let number = ((round + turn) % 2) as usize;
             let name = ["server", "floor"][number];
-            progress.line(&format!("round {} of {}: {name}", round + 1, args.rounds));
-            contenders[number].measure(args, &steady, &burst, &mut accounting, progress)?;
+            stage.monitor.line(&format!("round {} of {}: {name}", round + 1, messages.rounds));
+            contenders[number].measure(stage, &mut accounting)?;
         }
     }
     drop(floor);
@@ -112,43 +95,44 @@ pub(crate) fn run(args: &CompareArgs, progress: &Progress) -> Result<Findings> {
         floor: theirs,
     };
     let mut figures = figures(&medians);
-    figures.set(&figures::SESSIONS, f64::from(args.sessions));
+    figures.set(&figures::SESSIONS, f64::from(settings.sessions.sessions));
     figures.set(&figures::DELIVERED, accounting.delivered as f64);
     let mut checks = Checks::default();
     checks.accounting(&accounting);
-    checks.at_most(&figures, &figures::CPU_OVER_FLOOR, args.max_ratio);
-    checks.at_most(&figures, &figures::BURST_CPU_OVER_FLOOR, args.max_burst_ratio);
-    checks.at_least(&figures, &figures::BURST_DELIVERIES_PER_SECOND, args.min_deliveries_per_second);
+    checks.at_most(&figures, &figures::CPU_OVER_FLOOR, settings.bounds.max_ratio);
+    checks.at_most(&figures, &figures::BURST_CPU_OVER_FLOOR, settings.bounds.max_burst_ratio);
+    checks.at_least(&figures, &figures::BURST_DELIVERIES_PER_SECOND, settings.bounds.min_deliveries_per_second);
     Ok(Findings { figures, checks, ..Findings::default() })
 }
 
 impl Contender {
-    fn measure(
-        &mut self,
-        args: &CompareArgs,
-        steady: &Load,
-        burst: &Load,
-        accounting: &mut Accounting,
-        progress: &Progress,
-    ) -> Result<()> {
-        let mut server = args.server.clone();
-        if let Some(address) = self.address {
-            server.server = vec![address];
-        }
-        let dialect = args.publish.dialect()?;
-        let mut fleet = Fleet::start(server.target(args.sessions)?, server.crew(args.sessions))?;
-        fleet.open(server.opening(args.sessions, 1), progress)?;
-        progress.wait("settling", SETTLE);
-        accounting.add(&warm_up(&fleet, &*dialect, steady, progress)?);
-        for (load, results) in [(steady, &mut self.side.steady), (burst, &mut self.side.burst)] {
+    fn measure(&mut self, stage: &Stage<'_>, accounting: &mut Accounting) -> Result<()> {
+        let settings = self.address.map(|address| {
+            let mut settings: Settings = stage.settings.clone();
+            settings.server.server = vec![address];
+            settings
+        });
+        let stage = Stage { settings: settings.as_ref().unwrap_or(stage.settings), ..*stage };
+        let sessions = stage.settings.sessions.sessions;
+        let target = stage.target(Layout::even(1, 1), sessions)?;
+        let steady = stage.load("publishing at a rate", &target, sessions);
+        let burst = stage.settings.messages.burst.unwrap_or(0);
+        let burst = Load { label: "publishing a burst", messages: burst.into(), rate: None, ..steady.clone() };
+        let dialect = stage.dialect()?;
+        let mut fleet = stage.fleet(&target, sessions)?;
+        fleet.open(stage.opening(sessions), stage.monitor)?;
+        stage.monitor.wait("settling", SETTLE);
+        accounting.add(&warm_up(&fleet, &*dialect, &steady, &stage)?);
+        for (load, results) in [(&steady, &mut self.side.steady), (&burst, &mut self.side.burst)] {
             if load.messages > 0 {
-                let measured = measure(&fleet, &*dialect, load, Some(&self.probe), progress, &mut |_| Ok(()))?;
+                let probe = Some(&self.probe);
+                let measured = measure(&fleet, &*dialect, load, probe, stage.monitor, &mut |_| Ok(()))?;
                 accounting.add(&measured.accounting);
                 results.push(measured);
             }
         }
         drop(fleet);
-        progress.wait("settling", SETTLE);
+        stage.monitor.wait("settling", SETTLE);
         Ok(())
     }
 }

@@ -91,15 +91,21 @@ impl Wire {
         self == Self::Nats
     }
 
-    /// What asks for a subscription of this channel, without framing; Nchan has none beyond the upgrade.
-    pub(crate) fn opening(self, channel: &str) -> Vec<u8> {
+    /// What asks for subscriptions of these channels, without framing; Nchan has none beyond the upgrade. Only the
+    /// Centrifuge protocol takes more than one here.
+    pub(crate) fn opening(self, mut channels: impl Iterator<Item = String>) -> Vec<u8> {
         match self {
-            Self::WsJson => reply::opening_json(channel),
-            Self::WsProtobuf | Self::Tcp => reply::opening_protobuf(channel),
+            Self::WsJson => reply::opening_json(channels),
+            Self::WsProtobuf | Self::Tcp => reply::opening_protobuf(channels),
             Self::Nchan => Vec::new(),
-            Self::Nats => nats::opening(channel),
-            Self::Mqtt => mqtt::opening(channel),
+            Self::Nats => nats::opening(&channels.next().unwrap_or_default()),
+            Self::Mqtt => mqtt::opening(&channels.next().unwrap_or_default()),
         }
+    }
+
+    /// Whether it carries the Centrifuge protocol.
+    pub(crate) fn is_centrifuge(self) -> bool {
+        matches!(self, Self::WsJson | Self::WsProtobuf | Self::Tcp)
     }
 
     /// What answers a [`Reply::Ping`], without framing.

@@ -10,7 +10,7 @@ use crate::stamp;
 
 /// The id of every session's connect command.
 pub(crate) const CONNECT_ID: u32 = 1;
-/// The id of every session's subscribe command.
+/// The id of every session's first subscribe command; further ones count on.
 pub(crate) const SUBSCRIBE_ID: u32 = 2;
 
 /// A reply, as far as a load generator cares.
@@ -46,22 +46,25 @@ pub(crate) enum Reply<'a> {
     Other,
 }
 
-/// The connect and the subscribe of one session in JSON, pipelined.
-pub(crate) fn opening_json(channel: &str) -> Vec<u8> {
-    let channel = serde_json::Value::from(channel);
-    format!(
-        "{{\"id\":{CONNECT_ID},\"connect\":{{}}}}\n{{\"id\":{SUBSCRIBE_ID},\"subscribe\":{{\"channel\":{channel}}}}}"
-    )
-    .into_bytes()
+/// The connect and the subscribes of one session in JSON, pipelined.
+pub(crate) fn opening_json(channels: impl Iterator<Item = String>) -> Vec<u8> {
+    let mut out = format!("{{\"id\":{CONNECT_ID},\"connect\":{{}}}}");
+    for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
+        let channel = serde_json::Value::from(channel);
+        out.push_str(&format!("\n{{\"id\":{id},\"subscribe\":{{\"channel\":{channel}}}}}"));
+    }
+    out.into_bytes()
 }
 
 /// The same in Protobuf.
-pub(crate) fn opening_protobuf(channel: &str) -> Vec<u8> {
+pub(crate) fn opening_protobuf(channels: impl Iterator<Item = String>) -> Vec<u8> {
     let connect = message::Command { id: CONNECT_ID, connect: Some(Default::default()), ..Default::default() };
-    let subscribe = message::SubscribeRequest { channel: channel.to_owned(), ..Default::default() };
-    let subscribe = message::Command { id: SUBSCRIBE_ID, subscribe: Some(subscribe), ..Default::default() };
     let mut out = connect.encode_length_delimited_to_vec();
-    out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
+    for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
+        let subscribe = message::SubscribeRequest { channel, ..Default::default() };
+        let subscribe = message::Command { id, subscribe: Some(subscribe), ..Default::default() };
+        out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
+    }
     out
 }
 
@@ -93,13 +96,19 @@ pub(crate) fn each_json(mut message: &[u8], mut seen: impl FnMut(Reply<'_>)) -> 
     Ok(())
 }
 
-/// Where a stamp's payload begins. The searcher's tables are built at compile time's cost once per thread, not per line.
+/// Where a stamp's payload begins, which is JSON of one kind or another here. The searcher's tables are built once per
+/// thread, not per line.
 #[inline]
 fn find_stamp(line: &[u8]) -> Option<usize> {
     thread_local! {
-        static FINDER: memchr::memmem::Finder<'static> = memchr::memmem::Finder::new(stamp::HEAD);
+        static FINDER: memchr::memmem::Finder<'static> = memchr::memmem::Finder::new(stamp::MARK);
     }
-    FINDER.with(|finder| finder.find(line))
+    let at = FINDER.with(|finder| finder.find(line))?;
+    match &line[..at] {
+        [.., b'{', b'"'] => Some(at - 2),
+        [.., b'"'] => Some(at - 1),
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -232,13 +241,13 @@ fn rare_protobuf(reply: &[u8]) -> Result<Reply<'static>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stamp::Stamp;
+    use crate::stamp::{Format, Stamp};
 
     const STAMP: Stamp = Stamp { round: 1, channel: 2, sequence: 3, due: 4 };
 
     fn payload() -> Vec<u8> {
         let mut payload = Vec::new();
-        STAMP.write(128, &mut payload);
+        STAMP.write(Format::Object, 128, &mut payload);
         payload
     }
 
@@ -278,6 +287,22 @@ mod tests {
             ]
         );
         assert!(each_json(b"{\"push\":", |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_payload_is_found_in_every_format_that_json_has() {
+        for format in [Format::Object, Format::String, Format::Text] {
+            let mut payload = Vec::new();
+            STAMP.write(format, 128, &mut payload);
+            if format == Format::Text {
+                payload = serde_json::to_vec(str::from_utf8(&payload).unwrap()).unwrap();
+            }
+            let payload = String::from_utf8(payload).unwrap();
+            let line = format!("{{\"push\":{{\"channel\":\"lt\",\"pub\":{{\"data\":{payload}}}}}}}");
+            let mut seen = Vec::new();
+            each_json(line.as_bytes(), |reply| seen.push(describe(reply))).unwrap();
+            assert_eq!(seen, [format!("{:?}", Some(STAMP))], "{format:?}");
+        }
     }
 
     #[test]
@@ -330,14 +355,15 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_holds_a_connect_and_a_subscribe_in_both_encodings() {
-        let json = opening_json("a\"b");
+    fn the_opening_holds_a_connect_and_the_subscribes_in_both_encodings() {
+        let json = opening_json(["a\"b", "c"].map(str::to_owned).into_iter());
         let lines: Vec<serde_json::Value> =
             json.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         assert!(lines[0]["connect"].is_object());
-        assert_eq!(lines[1]["subscribe"]["channel"], "a\"b");
+        assert_eq!((&lines[1]["id"], &lines[1]["subscribe"]["channel"]), (&2.into(), &"a\"b".into()));
+        assert_eq!((&lines[2]["id"], &lines[2]["subscribe"]["channel"]), (&3.into(), &"c".into()));
 
-        let protobuf = opening_protobuf("news");
+        let protobuf = opening_protobuf(std::iter::once("news".to_owned()));
         let mut rest = protobuf.as_slice();
         let connect = message::Command::decode_length_delimited(&mut rest).unwrap();
         let subscribe = message::Command::decode_length_delimited(&mut rest).unwrap();

@@ -92,6 +92,8 @@ fn too_long() -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use crate::client::layout::Layout;
+    use crate::client::session::Schedule;
     use std::sync::Arc;
 
     use super::super::super::tally::count;
@@ -100,17 +102,22 @@ mod tests {
 
     #[test]
     fn requests_come_out_as_they_went_in() {
-        let mut target = Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "news");
+        let mut target =
+            Target::new(vec![([127, 0, 0, 1], 8000).into()], Wire::WsJson, "/", "news", Layout::even(1, 1));
         target.spread_sources(0, 10, 1);
         let mut pipe = Vec::new();
         write(&mut pipe, &Request::Start { target: target.clone(), threads: 3 }).unwrap();
-        write(&mut pipe, &Request::Run(Command::Collect { published: Arc::from([7, 0, 9]) })).unwrap();
+        write(
+            &mut pipe,
+            &Request::Run(Command::Collect { published: Arc::from([7, 0, 9]), schedule: Schedule::default() }),
+        )
+        .unwrap();
         let mut input = &pipe[..];
         let Some(Request::Start { target: read_target, threads: 3 }) = read(&mut input).unwrap() else {
             panic!("a start");
         };
         assert_eq!(format!("{read_target:?}"), format!("{target:?}"));
-        let Some(Request::Run(Command::Collect { published })) = read(&mut input).unwrap() else {
+        let Some(Request::Run(Command::Collect { published, .. })) = read(&mut input).unwrap() else {
             panic!("a command");
         };
         assert_eq!(*published, [7, 0, 9]);
