@@ -88,14 +88,14 @@ fn mosquitto(name: &str, more: &str, login: &str) -> Server {
 fn run(name: &str, wire: &str, server: &Server, arguments: &[&str]) -> (Output, serde_json::Value) {
     let address = format!("127.0.0.1:{}", server.port);
     let more = ["--wire", wire, "--server", &address, "--publish", wire, "--publish-url", &server.publish];
-    common::run(name, &[arguments, &more].concat())
+    common::run(name, &[&["run"], arguments, &more].concat())
 }
 
 /// A burst to everybody, then a channel for each session: nothing is lost, doubled or out of order.
 fn everything_arrives(name: &str, wire: &str, server: &Server) {
     for (arguments, deliveries) in [
-        (&["run", "broadcast", "--sessions", "200", "--threads", "2", "--burst", "300"][..], 200 * 300),
-        (&["run", "unicast", "--sessions", "50", "--rate", "2000", "--seconds", "1"], 2000),
+        (&["broadcast", "--sessions", "200", "--threads", "2", "--burst", "300"][..], 200 * 300),
+        (&["unicast", "--sessions", "50", "--rate", "2000", "--seconds", "1"], 2000),
     ] {
         let (output, json) = run(name, wire, server, arguments);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -109,7 +109,7 @@ fn everything_arrives(name: &str, wire: &str, server: &Server) {
 
 /// The run ends with status 2, and the message holds all of these.
 fn refused(name: &str, wire: &str, server: &Server, more: &[&str], words: &[&str]) {
-    let arguments = [&["run", "broadcast", "--sessions", "5", "--burst", "2", "--grace", "1"], more].concat();
+    let arguments = [&["broadcast", "--sessions", "5", "--burst", "2", "--grace", "1"], more].concat();
     let (output, _) = run(name, wire, server, &arguments);
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{message}");
@@ -140,7 +140,7 @@ fn everything_that_is_published_to_mosquitto_arrives() {
 #[ignore = "long: needs nats-server"]
 fn messages_beyond_a_frame_and_a_read_arrive_through_nats() {
     let server = nats("nats-large", "", "");
-    let arguments = ["run", "broadcast", "--sessions", "20", "--payload", "500000", "--burst", "10"];
+    let arguments = ["broadcast", "--sessions", "20", "--payload", "500000", "--burst", "10"];
     let (output, json) = run("nats-large", "nats", &server, &arguments);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(json["figures"]["delivered"], 200.0);

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Kind {
     /// Holds sessions; memory and CPU of what only exists.
     Idle,
+    /// Holds sessions over several servers, broadcasts to all of them and kills a server.
+    Hold,
     /// Every message goes to all subscribers of a channel.
     Broadcast,
     /// Every session has channels of its own.
@@ -22,8 +24,6 @@ pub(crate) enum Kind {
     Slow,
     /// A flooded channel beside small ones.
     Hot,
-    /// Very many sessions over many servers, one of which is killed.
-    Hold,
     /// A broadcast to the server and to the floor, in turns.
     CompareFloor,
 }
@@ -31,6 +31,7 @@ pub(crate) enum Kind {
 /// Every kind.
 pub(crate) const ALL: [Kind; 10] = [
     Kind::Idle,
+    Kind::Hold,
     Kind::Broadcast,
     Kind::Unicast,
     Kind::Mixed,
@@ -38,7 +39,6 @@ pub(crate) const ALL: [Kind; 10] = [
     Kind::Churn,
     Kind::Slow,
     Kind::Hot,
-    Kind::Hold,
     Kind::CompareFloor,
 ];
 
@@ -59,20 +59,11 @@ const CONNECTING: &[&str] = &[
 ];
 
 /// Settings of how messages are published, which all kinds take that do.
-const PUBLISHING: &[&str] = &[
-    "publish",
-    "redis",
-    "redis_prefix",
-    "api_url",
-    "api_key",
-    "publish_url",
-    "payload",
-    "payload_format",
-    "rate",
-    "seconds",
-    "warm_up",
-    "grace",
-];
+const PUBLISHING: &[&str] =
+    &["publish", "redis", "redis_prefix", "api_url", "api_key", "publish_url", "payload", "payload_format", "grace"];
+
+/// Settings of when messages are published, which all kinds take that publish at a rate.
+const RATE: &[&str] = &["rate", "seconds", "warm_up"];
 
 /// Bounds of what is delivered at a rate or in a burst.
 const DELIVERING: &[&str] = &["max_p50_us", "max_p99_us", "max_cpu_us_per_delivery", "min_deliveries_per_second"];
@@ -85,6 +76,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::Hold => "hold",
             Self::Broadcast => "broadcast",
             Self::Unicast => "unicast",
             Self::Mixed => "mixed",
@@ -92,7 +84,6 @@ impl Kind {
             Self::Churn => "churn",
             Self::Slow => "slow",
             Self::Hot => "hot",
-            Self::Hold => "hold",
             Self::CompareFloor => "compare-floor",
         }
     }
@@ -102,16 +93,28 @@ impl Kind {
         !matches!(self, Self::Idle | Self::Storm)
     }
 
+    /// Whether it publishes at a rate, for a time.
+    pub(crate) fn has_rate(self) -> bool {
+        self.publishes() && self != Self::Hold
+    }
+
     /// The keys that mean something to this kind, in groups.
     fn keys(self) -> Vec<&'static [&'static str]> {
         let mut keys = vec![CONNECTING];
         if self.publishes() {
             keys.push(PUBLISHING);
         }
+        if self.has_rate() {
+            keys.push(RATE);
+        }
         keys.extend(match self {
             Self::Idle => vec![
                 &["base", "pause", "channels", "subscriptions", "own_channels"] as &[_],
                 &["max_bytes_per_session", "max_connect_cpu_us", "max_idle_cpu_percent"],
+            ],
+            Self::Hold => vec![
+                &["pause", "hold", "broadcasts", "kill"] as &[_],
+                &["max_bytes_per_session", "max_user_bytes", "max_connect_cpu_us", "max_idle_cpu_percent"],
             ],
             Self::Broadcast => vec![&["channels", "subscriptions", "burst"] as &[_], DELIVERING, SEARCHING],
             Self::Unicast => vec![&["subscriptions", "burst"] as &[_], DELIVERING, SEARCHING],
@@ -126,9 +129,6 @@ impl Kind {
                 &["require_code", "max_p99_shift_ms", "max_bytes_per_stalled"],
             ],
             Self::Hot => vec![&["small_channels", "flood_rate", "max_p99_us", "max_p99_shift_ms"] as &[_]],
-            Self::Hold => {
-                vec![&["hold", "pause", "kill", "broadcasts", "max_user_bytes", "max_bytes_per_session"] as &[_]]
-            }
             Self::CompareFloor => {
                 vec![&["burst", "rounds", "max_ratio", "max_burst_ratio", "min_deliveries_per_second"] as &[_]]
             }
