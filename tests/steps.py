@@ -67,9 +67,10 @@ STEPS = [
 ]
 
 LONG = {
-    "peers": Step("peers", "the servers that the long Rust tests need", ["tests/install", "peers"], 900),
+    "peers": Step("peers", "the servers that Tidegate is compared with", ["tests/install", "peers"], 900),
     "rust": Step("rust", "the Rust tests, long ones too", cargo_test("--", "--include-ignored"), 5400),
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200),
+    "compare": Step("compare", "a small comparison with the other servers", ["bench/compare", "--quick"], 1800),
 }
 
 SDK_STEPS = ["javascript", "python", "go", "cent", "operations", "page"]
@@ -189,6 +190,7 @@ def chosen(arguments: list[str]) -> list[Step]:
             sys.exit(f"./test: unknown step {name!r}; ./test --list names them")
     if not names:
         names = ["rust"] if "--quick" in options else [step.name for step in STEPS]
+        names += ["compare"] if "--long" in options else []
     if "--checks" in options:
         names = [step.name for step in CHECKS] + names
     return [steps[name] for name in with_needed(names, steps)]
@@ -200,7 +202,7 @@ def with_needed(names: list[str], known: dict[str, Step]) -> list[str]:
     for name in names:
         if name not in ("fmt", "tools"):
             ordered.append("tools")
-        if name == "rust" and "peers" in known:
+        if name in ("rust", "compare") and "peers" in known:
             ordered.append("peers")
         if name in ("deploy", *SDK_STEPS):
             ordered.append("install")

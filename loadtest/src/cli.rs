@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::report::Outputs;
 use crate::report::compare::CompareReportsArgs;
+use crate::report::html::ReportArgs;
 use crate::settings::Layer;
 
 /// Load generator for push servers: Tidegate and others of the Centrifuge client protocol, Nchan, NATS, MQTT.
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     },
     /// Compare reports: medians over repeats, spreads, ratios to a base.
     Compare(CompareReportsArgs),
+    /// Make a page with tables and charts of reports.
+    Report(ReportArgs),
     /// Be the physical limit: accept, answer, frame each message of a Redis channel once, write it to every socket.
     Floor(FloorArgs),
     /// Be one of the processes of --processes.

@@ -80,6 +80,7 @@ fn run(cli: &Cli) -> Result<bool> {
             .map(|()| true)
         }
         Command::Compare(args) => report::compare::run(args, &cli.outputs),
+        Command::Report(args) => report::html::run(args, cli.outputs.html.as_deref()).map(|()| true),
         Command::Worker => client::process::serve::run().map(|()| true),
     }
 }
@@ -97,8 +98,9 @@ fn run_scenario(cli: &Cli, args: &RunArgs) -> Result<bool> {
         started,
     };
     let report = report::Report::new(about, findings);
-    report::publish(&report, &cli.outputs)?;
-    Ok(report.passed)
+    let passed = report.passed;
+    report::publish(report, &cli.outputs)?;
+    Ok(passed)
 }
 
 fn print(text: &str) -> Result<bool> {

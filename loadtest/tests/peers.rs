@@ -4,12 +4,15 @@
 //! The servers are configured as `bench/compare` configures them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's own helpers may fail the test")]
 
+mod common;
+
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-loadtest");
+use common::text;
+
 const NGINX: &str = include_str!("../../bench/peers/nginx.conf");
 const NATS: &str = include_str!("../../bench/peers/nats.conf");
 const MOSQUITTO: &str = include_str!("../../bench/peers/mosquitto.conf");
@@ -83,23 +86,9 @@ fn mosquitto(name: &str, more: &str, login: &str) -> Server {
 
 /// Runs the program to its end against a server and gives its JSON as well, if it wrote any.
 fn run(name: &str, wire: &str, server: &Server, arguments: &[&str]) -> (Output, serde_json::Value) {
-    let file = directory(name).join("report.json");
-    let _ = std::fs::remove_file(&file);
     let address = format!("127.0.0.1:{}", server.port);
-    let output = Command::new(PROGRAM)
-        .arg("run")
-        .args(arguments)
-        .args(["--wire", wire, "--server", &address, "--publish", wire, "--publish-url", &server.publish])
-        .arg("--json")
-        .arg(&file)
-        .output()
-        .unwrap();
-    let json = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    (output, json.unwrap_or_default())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let more = ["--wire", wire, "--server", &address, "--publish", wire, "--publish-url", &server.publish];
+    common::run(name, &[&["run"], arguments, &more].concat())
 }
 
 /// A burst to everybody, then a channel for each session: nothing is lost, doubled or out of order.

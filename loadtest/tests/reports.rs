@@ -56,3 +56,16 @@ fn a_flag_behind_the_dashes_is_explained() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--json stands behind --: flags go before it"));
 }
+
+#[test]
+fn a_page_is_made_of_reports_and_needs_a_name() {
+    let files = [report("p1", "floor", 8.0), report("p2", "tidegate", 9.0)].map(|file| file.display().to_string());
+    let page = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("reports.html");
+    let output = run(&["report", &files[0], &files[1], "--html", &page.display().to_string()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.contains("1.12×") && html.trim_end().ends_with("</html>"));
+    let unnamed = run(&["report", &files[0]]);
+    assert_eq!(unnamed.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unnamed.stderr).contains("--html FILE"));
+}

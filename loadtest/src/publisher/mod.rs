@@ -37,11 +37,12 @@ use crate::zipf::{self, Zipf};
 
 /// Encoded messages that wait for the socket at most.
 const MAX_QUEUE: usize = 256 << 10;
-/// A backend that takes or answers nothing for so long is dead.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A backend that takes or answers nothing for so long is dead. One that writes a message to every subscriber before it
+/// takes the next may need some seconds from answer to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Messages after which a backend that does not answer each is asked whether it has taken them.
-const ASK_EVERY: u64 = 64;
+const ASK_EVERY: u64 = 32;
 /// Nanoseconds after which it is asked with fewer, so that a dead one is noticed at low rates as well.
 const ASK_AFTER: u64 = 1_000_000_000;
 /// Messages that such a backend has not confirmed at most; the queue's bound is met first with large payloads.

@@ -112,7 +112,7 @@ impl Report {
             started: humantime::format_rfc3339_seconds(about.started).to_string(),
             command: redact::command(std::env::args_os()),
             machine: Machine::this(),
-            settings: about.settings,
+            settings: redact::settings(about.settings),
             passed: findings.checks.passed(),
             figures: findings.figures,
             percentiles: findings.percentiles,

@@ -5,14 +5,16 @@
 //! - [`timeline`]: how a run went
 //! - [`checks`]: bounds, and whether they were held
 //! - [`compare`]: reports side by side
-//! - [`redact`]: the command line without secrets
-//! - [`format`]: numbers for a person
+//! - [`html`]: reports as one page with charts
+//! - [`redact`]: command line and settings without secrets
+//! - [`mod@format`]: numbers for a person
 
 pub(crate) mod checks;
 pub(crate) mod compare;
 pub(crate) mod document;
 pub(crate) mod figures;
 pub(crate) mod format;
+pub(crate) mod html;
 mod redact;
 #[allow(dead_code, reason = "for comparisons and for scenarios that fill the timeline")]
 pub(crate) mod timeline;
@@ -23,6 +25,7 @@ use clap::Args;
 use serde::Serialize;
 
 pub(crate) use self::checks::Checks;
+use self::compare::group::Side;
 pub(crate) use self::document::{About, Findings, Report};
 use crate::error::Result;
 use crate::terminal;
@@ -33,6 +36,9 @@ pub(crate) struct Outputs {
     /// Write everything that was measured to this file, as JSON.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) json: Option<std::path::PathBuf>,
+    /// Write a page with tables and charts to this file, as one HTML file that opens without a network.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) html: Option<std::path::PathBuf>,
     /// What is measured, for comparisons: reports with the same scenario and label count as repeats.
     #[arg(long, global = true, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub(crate) label: String,
@@ -42,10 +48,13 @@ pub(crate) struct Outputs {
 ///
 /// # Errors
 /// A file that cannot be written.
-pub(crate) fn publish(report: &Report, outputs: &Outputs) -> Result<()> {
+pub(crate) fn publish(report: Report, outputs: &Outputs) -> Result<()> {
     // A closed standard output must not keep the files from being written.
-    let _ = std::io::stdout().write_all(text(report).as_bytes());
-    outputs.json.as_deref().map_or(Ok(()), |file| report.save(file))
+    let _ = std::io::stdout().write_all(text(&report).as_bytes());
+    if let Some(file) = &outputs.json {
+        report.save(file)?;
+    }
+    outputs.html.as_deref().map_or(Ok(()), |page| html::save(&[(Side::Either, report)], page))
 }
 
 /// A report as text: the table of its figures, its notes, its checks.

@@ -1,6 +1,8 @@
-//! The command line of a run without its secrets, because reports are published.
+//! The command line and the settings of a run without their secrets, because reports are published.
 
 use std::ffi::OsString;
+
+use serde_json::Value;
 
 /// Flags whose value is a secret.
 const SECRET: &[&str] = &["--api-key", "--token", "--password"];
@@ -24,14 +26,35 @@ pub(crate) fn command(arguments: impl IntoIterator<Item = OsString>) -> Vec<Stri
     command
 }
 
-/// A text with the user part of the URL in it hidden: `redis://:secret@host` is `redis://***@host`.
-pub(crate) fn url(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..authority].rfind('@') {
-        Some(at) => format!("{scheme}://{HIDDEN}{}", &rest[at..]),
-        None => text.to_owned(),
+/// Settings with the same hidden, wherever they stand.
+pub(crate) fn settings(mut settings: Value) -> Value {
+    hide(&mut settings);
+    settings
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = url(text),
+        Value::Array(values) => values.iter_mut().for_each(hide),
+        Value::Object(map) => {
+            for (key, value) in map {
+                let secret = SECRET.iter().any(|flag| flag.trim_start_matches('-').replace('-', "_") == *key);
+                if secret && value.as_str().is_some_and(|text| !text.is_empty()) {
+                    *value = HIDDEN.into();
+                } else {
+                    hide(value);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// A text with the user part of the URL in it hidden: `redis://:secret@host` is `redis://***@host`. Up to the last `@`,
+/// because a password may hold what should have been escaped.
+fn url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    rest.rfind('@').map_or_else(|| text.to_owned(), |at| format!("{scheme}://{HIDDEN}{}", &rest[at..]))
 }
 
 #[cfg(test)]
@@ -61,8 +84,21 @@ mod tests {
     }
 
     #[test]
-    fn an_at_sign_behind_the_host_is_no_password() {
-        assert_eq!(url("http://h/a@b"), "http://h/a@b");
-        assert_eq!(url("plain@text"), "plain@text");
+    fn a_password_with_a_slash_is_hidden_and_a_text_without_a_login_stays() {
+        assert_eq!(url("redis://:a/b@h"), "redis://***@h");
+        for text in ["http://h:80/path?x=1", "plain@text"] {
+            assert_eq!(url(text), text);
+        }
+    }
+
+    #[test]
+    fn settings_show_no_secret_at_any_depth() {
+        let shown = settings(serde_json::json!({
+            "messages": { "publish_url": "nats://u:k1@h", "api_key": "k2", "rate": 5 }, "server": ["ws://k3@h"], "token": "",
+        }));
+        let wanted = serde_json::json!({
+            "messages": { "publish_url": "nats://***@h", "api_key": "***", "rate": 5 }, "server": ["ws://***@h"], "token": "",
+        });
+        assert_eq!(shown, wanted);
     }
 }

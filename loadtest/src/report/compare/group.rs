@@ -44,7 +44,7 @@ pub(crate) struct Group<'a> {
     pub(crate) reports: Vec<&'a Report>,
 }
 
-/// The groups of one scenario, at least two; the first is the base.
+/// The groups of one scenario, or of one size of it; the first is the base.
 #[derive(Debug)]
 pub(crate) struct Comparison<'a> {
     /// The scenario, with the size if the reports are a series.
@@ -127,44 +127,57 @@ impl Comparison<'_> {
 }
 
 /// A measurement's size: sessions and channels, where they are told.
-type Size = (Option<u64>, Option<u64>);
+pub(crate) type Size = (Option<u64>, Option<u64>);
 
-fn size(report: &Report) -> Size {
+/// How many sessions and channels a run had.
+pub(crate) fn size(report: &Report) -> Size {
     let whole = |figure| report.figures.get(figure).map(|value| value as u64);
     (whole(&figures::SESSIONS), whole(&figures::CHANNELS))
 }
 
-/// Puts together what belongs together, in the order of the reports.
+/// All comparisons of a scenario.
+#[derive(Debug)]
+pub(crate) struct Scenario<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// One for each size, all with the same names of groups, and at least one.
+    pub(crate) sizes: Vec<Comparison<'a>>,
+    /// Whether the first group was given as the base, or may be taken for it.
+    has_base: bool,
+}
+
+/// Puts together what belongs together, in the order of the reports. A scenario may have a single group.
+pub(crate) fn scenarios(reports: &[(Side, Report)]) -> Vec<Scenario<'_>> {
+    let names = distinct(reports.iter().map(|(_, report)| report.scenario.as_str()));
+    names.into_iter().map(|name| scenario(name, reports)).collect()
+}
+
+fn scenario<'a>(scenario: &'a str, reports: &'a [(Side, Report)]) -> Scenario<'a> {
+    let of: Vec<_> = reports.iter().filter(|(_, report)| report.scenario == scenario).collect();
+    let keys = distinct(of.iter().map(|(side, report)| (*side, report.label.as_str())));
+    let mut sizes = Vec::new();
+    for (size, members) in by_size(&of, &keys) {
+        let group = |key: &(Side, &str)| Group {
+            name: name(*key, &keys),
+            reports: members.iter().filter(|(side, r)| (*side, r.label.as_str()) == *key).map(|(_, r)| r).collect(),
+        };
+        let groups: Vec<Group<'_>> = keys.iter().map(group).collect();
+        let title = size.map_or(scenario.to_owned(), |size| format!("{scenario}, {size}"));
+        let warnings = settings::warnings(&groups);
+        sizes.push(Comparison { title, groups, warnings });
+    }
+    Scenario { name: scenario, sizes, has_base: keys.first().is_some_and(|(side, _)| *side != Side::Other) }
+}
+
+/// The comparisons of all scenarios that have a base and something to compare with it.
 ///
 /// # Errors
-/// No scenario that has both a base and something to compare with it.
+/// No such scenario.
 pub(crate) fn compare(reports: &[(Side, Report)]) -> Result<Vec<Comparison<'_>>> {
-    let mut comparisons = Vec::new();
-    let mut alone = Vec::new();
-    for scenario in distinct(reports.iter().map(|(_, report)| report.scenario.as_str())) {
-        let of: Vec<_> = reports.iter().filter(|(_, report)| report.scenario == scenario).collect();
-        let keys = distinct(of.iter().map(|(side, report)| (*side, report.label.as_str())));
-        if keys.len() < 2 || (keys[0].0 == Side::Other) {
-            alone.push(scenario);
-            continue;
-        }
-        for (size, members) in by_size(&of, &keys) {
-            let groups: Vec<Group<'_>> = keys
-                .iter()
-                .map(|key| Group {
-                    name: name(*key, &keys),
-                    reports: members
-                        .iter()
-                        .filter(|(side, r)| (*side, r.label.as_str()) == *key)
-                        .map(|(_, r)| r)
-                        .collect(),
-                })
-                .collect();
-            let title = size.map_or(scenario.to_owned(), |size| format!("{scenario}, {size}"));
-            let warnings = settings::warnings(&groups);
-            comparisons.push(Comparison { title, groups, warnings });
-        }
-    }
+    let (of_both, alone): (Vec<_>, Vec<_>) =
+        scenarios(reports).into_iter().partition(|scenario| scenario.has_base && scenario.sizes[0].groups.len() > 1);
+    let alone: Vec<_> = alone.iter().map(|scenario| scenario.name).collect();
+    let mut comparisons: Vec<_> = of_both.into_iter().flat_map(|scenario| scenario.sizes).collect();
     if comparisons.is_empty() {
         return Err(Error::Usage(format!(
             "nothing to compare in {}: give reports of the same scenario with two labels (--label), or put the others \
@@ -243,7 +256,7 @@ pub(crate) mod tests {
             scenario: scenario.to_owned(),
             kind: "broadcast",
             label: label.to_owned(),
-            settings: serde_json::json!({ "messages": { "payload": 128 } }),
+            settings: serde_json::json!({ "messages": { "payload": 128, "sessions": sessions } }),
             started: std::time::SystemTime::UNIX_EPOCH,
         };
         Report::new(about, findings)

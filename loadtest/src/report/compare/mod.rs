@@ -8,7 +8,7 @@
 pub(crate) mod group;
 pub(crate) mod limits;
 mod settings;
-mod show;
+pub(crate) mod show;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &CompareReportsArgs, outputs: &Outputs) -> Result<bool> 
     let _ = std::io::stdout().write_all(show::text(&comparisons, &checks).as_bytes());
     if let Some(file) = &outputs.json {
         super::document::write(file, &show::json(&comparisons, &checks))?;
+    }
+    if let Some(page) = &outputs.html {
+        super::html::save(&reports, page)?;
     }
     Ok(checks.passed())
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::group::Group;
-use crate::report::figures::{CHANNELS, SESSIONS};
 
 /// Settings that say where something is, how long to wait for it, or what is bounded, and not what is measured.
 const CIRCUMSTANCES: &[&str] = &[
@@ -40,12 +39,6 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
         for report in &group.reports {
             let mut flat = BTreeMap::new();
             flatten("", &report.settings, &mut flat);
-            let sizes = [(&SESSIONS, "sessions"), (&CHANNELS, "channels")];
-            for (figure, name) in sizes {
-                if let Some(value) = report.figures.get(figure) {
-                    flat.insert(format!("number of {name}"), value.to_string());
-                }
-            }
             flat.insert("kind of scenario".to_owned(), report.kind.clone());
             let machine = &report.machine;
             flat.insert("machine".to_owned(), format!("{} cpus, Linux {}", machine.cpus, machine.kernel));
@@ -57,16 +50,7 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
     for (path, by_group) in values {
         let told = by_group.iter().filter(|values| !values.is_empty());
         if told.collect::<BTreeSet<_>>().len() > 1 || by_group.iter().any(|values| values.len() > 1) {
-            let words: Vec<String> = groups
-                .iter()
-                .zip(&by_group)
-                .filter(|(_, values)| !values.is_empty())
-                .map(|(group, values)| {
-                    let values: Vec<&str> = values.iter().map(String::as_str).collect();
-                    format!("{} ({})", values.join(" and "), group.name)
-                })
-                .collect();
-            lines.push(format!("{path} differs: {}", words.join(", ")));
+            lines.push(format!("{path} differs: {}", who_has_what(groups, &by_group)));
         }
     }
     for group in groups {
@@ -76,6 +60,22 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// `128 (floor, nchan), 256 and 512 (tidegate)`.
+fn who_has_what(groups: &[Group<'_>], by_group: &[BTreeSet<String>]) -> String {
+    let mut owners: Vec<(&BTreeSet<String>, Vec<&str>)> = Vec::new();
+    for (group, values) in groups.iter().zip(by_group).filter(|(_, values)| !values.is_empty()) {
+        match owners.iter_mut().find(|(known, _)| *known == values) {
+            Some((_, names)) => names.push(&group.name),
+            None => owners.push((values, vec![&group.name])),
+        }
+    }
+    let words = owners.into_iter().map(|(values, names)| {
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        format!("{} ({})", values.join(" and "), names.join(", "))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// The leaves of a setting by their dotted paths, without circumstances and without what was not given.
@@ -137,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn groups_with_the_same_value_are_named_together() {
+        let of = |label, payload: u32| with(label, serde_json::json!({ "payload": payload }));
+        let reports = [of("a", 128), of("b", 64), of("c", 128)];
+        let groups = reports.each_ref().map(|report| Group { name: report.label.clone(), reports: vec![report] });
+        assert_eq!(warnings(&groups), ["payload differs: 128 (a, c), 64 (b)"]);
+    }
+
+    #[test]
     fn a_setting_that_only_one_side_knows_is_no_difference() {
         let a = with("a", serde_json::json!({ "payload": 128 }));
         let b = with("b", serde_json::json!({ "payload": 128, "burst": null, "new_setting": 1 }));
@@ -151,7 +159,7 @@ mod tests {
         let groups =
             [Group { name: "a".to_owned(), reports: vec![&a] }, Group { name: "b".to_owned(), reports: vec![&a, &b] }];
         let text = warnings(&groups).join("\n");
-        assert!(text.contains("number of sessions differs: 10 (a), 10 and 20 (b)"), "{text}");
+        assert!(text.contains("messages.sessions differs: 10 (a), 10 and 20 (b)"), "{text}");
         assert!(text.contains("machine differs") && text.contains("1 of 2 runs of b failed"), "{text}");
     }
 }
