@@ -93,11 +93,6 @@ impl Probe {
         Self { pids }
     }
 
-    /// The watched processes.
-    pub(crate) fn pids(&self) -> &[u32] {
-        &self.pids
-    }
-
     /// Reads what a timeline shows, from two small files of each process; `None` once one is gone. Less exact than
     /// [`Self::sample`]: CPU time to 10 ms, memory to some pages per thread.
     pub(crate) fn brief(&self) -> Option<Brief> {
@@ -108,6 +103,11 @@ impl Probe {
             sum.rss += field_kib(&read(*pid, "status").ok()?, "VmRSS:")? * 1024;
         }
         Some(sum)
+    }
+
+    /// The watched processes.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
     }
 
     /// Reads everything.

@@ -94,8 +94,8 @@ fn run(name: &str, wire: &str, server: &Server, arguments: &[&str]) -> (Output, 
 /// A burst to everybody, then a channel for each session: nothing is lost, doubled or out of order.
 fn everything_arrives(name: &str, wire: &str, server: &Server) {
     for (arguments, deliveries) in [
-        (&["broadcast", "--sessions", "200", "--threads", "2", "--burst", "300"][..], 200 * 300),
-        (&["unicast", "--sessions", "50", "--rate", "2000", "--seconds", "1"], 2000),
+        (&["run", "broadcast", "--sessions", "200", "--threads", "2", "--burst", "300"][..], 200 * 300),
+        (&["run", "unicast", "--sessions", "50", "--rate", "2000", "--seconds", "1"], 2000),
     ] {
         let (output, json) = run(name, wire, server, arguments);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -109,7 +109,7 @@ fn everything_arrives(name: &str, wire: &str, server: &Server) {
 
 /// The run ends with status 2, and the message holds all of these.
 fn refused(name: &str, wire: &str, server: &Server, more: &[&str], words: &[&str]) {
-    let arguments = [&["broadcast", "--sessions", "5", "--burst", "2", "--grace", "1"], more].concat();
+    let arguments = [&["run", "broadcast", "--sessions", "5", "--burst", "2", "--grace", "1"], more].concat();
     let (output, _) = run(name, wire, server, &arguments);
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{message}");

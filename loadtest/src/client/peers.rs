@@ -11,7 +11,7 @@ const EXPECTED: Expectation = Expectation { round: 1, payload: 64, interval: 0 }
 struct Peer {
     wire: Wire,
     session: Session,
-    counts: [Count; 1],
+    count: Count,
     tally: Tally,
     answer: Vec<u8>,
 }
@@ -20,7 +20,7 @@ impl Peer {
     fn new(wire: Wire) -> Self {
         let mut session = Session::new(0, 5, 1, false, 0);
         session.phase = if wire.is_websocket() { Phase::Upgrading } else { Phase::Opening };
-        Self { wire, session, counts: [Count::START], tally: Tally::new(), answer: Vec::new() }
+        Self { wire, session, count: Count::START, tally: Tally::new(), answer: Vec::new() }
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Outcome {
@@ -28,16 +28,12 @@ impl Peer {
             wire: self.wire,
             now: 1000,
             expected: EXPECTED,
-            channels: 7,
-            counts: &mut self.counts,
+            channels: 6,
+            counts: std::slice::from_mut(&mut self.count),
             tally: &mut self.tally,
             answer: &mut self.answer,
         };
         self.session.receive(bytes, &mut reading)
-    }
-
-    fn lost(&self, published: u32) -> u64 {
-        self.counts[0].lost(published, self.session.since, Schedule::default())
     }
 
     /// Gives it all these bytes in reads of the given sizes, then the rest; what came of them, without the `Continue`s.
@@ -92,7 +88,7 @@ fn an_nchan_session_is_ready_with_its_upgrade_and_every_frame_is_a_payload() {
     let mut peer = Peer::new(Wire::Nchan);
     assert_eq!(peer.receive(&[granted(), frame(websocket::TEXT, &payload(0))].concat()), Outcome::Ready);
     assert_eq!(peer.receive(&frame(websocket::BINARY, &payload(1))), Outcome::Continue);
-    assert_eq!((peer.tally.delivered, peer.lost(2)), (2, 0));
+    assert_eq!((peer.tally.delivered, peer.count.lost(2, 0, Schedule::default())), (2, 0));
 }
 
 #[test]
@@ -118,7 +114,7 @@ fn mqtt_is_ready_when_both_packets_are_answered() {
     let mut packets = Vec::new();
     (0..3).for_each(|sequence| mqtt::push_publish("c", &payload(sequence), &mut packets));
     assert_eq!(peer.receive(&packets), Outcome::Continue);
-    assert_eq!((peer.tally.delivered, peer.lost(3)), (3, 0));
+    assert_eq!((peer.tally.delivered, peer.count.lost(3, 0, Schedule::default())), (3, 0));
 }
 
 #[test]

@@ -89,11 +89,6 @@ impl Target {
         ((u64::from(number / channels) + u64::from(number % channels)) % self.servers.len() as u64) as u16
     }
 
-    /// How many of the first `sessions` sessions connect to a server.
-    pub(crate) fn sessions_of(&self, server: u16, sessions: u32) -> u32 {
-        (0..sessions).filter(|number| self.server_of(*number) == server).count() as u32
-    }
-
     /// The names of all channels.
     pub(crate) fn channel_names(&self) -> Arc<[String]> {
         (0..self.layout.channels()).map(|number| self.channel_name(number)).collect()
@@ -102,6 +97,11 @@ impl Target {
     /// What asks for the channels of a session.
     fn opening(&self, first: u32) -> Vec<u8> {
         self.wire.opening(self.layout.channels_from(first).map(|number| self.channel_name(number)))
+    }
+
+    /// How many of the first `sessions` sessions connect to a server.
+    pub(crate) fn sessions_of(&self, server: u16, sessions: u32) -> u32 {
+        (0..sessions).filter(|number| self.server_of(*number) == server).count() as u32
     }
 
     /// The name of a channel.

@@ -3,7 +3,7 @@
 //! - [`stage`]: what every scenario is made of: sessions, a publisher, a load
 //! - [`measure`]: one measurement: publish, wait for the last message, read the costs
 //! - [`idle`], [`storm`]: sessions that only exist, and that all come at once
-//! - [`hold`]: many sessions on many servers, and a server that is killed
+//! - [`hold`]: very many sessions over many servers, one of which is killed
 //! - [`pattern`]: broadcast, unicast and mixed; [`search`]: the highest rate that they hold
 //! - [`churn`]: sessions that come and go
 //! - [`slow`]: readers that stop reading, or read slowly
@@ -42,11 +42,11 @@ pub(crate) fn run(kind: Kind, settings: &Settings, progress: Progress) -> Result
     let findings = match kind {
         Kind::Idle => idle::run(&stage),
         Kind::Broadcast | Kind::Unicast | Kind::Mixed => pattern::run(kind, &stage),
-        Kind::Hold => hold::run(&stage),
         Kind::Storm => storm::run(&stage),
         Kind::Churn => churn::run(&stage),
         Kind::Slow => slow::run(&stage),
         Kind::Hot => hot::run(&stage),
+        Kind::Hold => hold::run(&stage),
         Kind::CompareFloor => compare::run(&stage),
     }?;
     Ok(Findings { timeline: monitor.into_timeline(), ..findings })

@@ -122,19 +122,6 @@ fn for_kind(kind: Kind, settings: &Settings) -> Result<()> {
                 format!("--sessions {} must be above --base {}, and that above 0", sessions.sessions, sessions.base)
             })
         }
-        Kind::Hold => {
-            wanted(!server.server_pid.is_empty(), || {
-                "--server-pid: memory is read from the servers' processes, name them".to_owned()
-            })?;
-            wanted(sessions.hold >= 1, || "--hold 0: at least a second".to_owned())?;
-            wanted((1..=1000).contains(&messages.broadcasts), || "--broadcasts: between 1 and 1000".to_owned())?;
-            let each = server.server.len() >= 2 && server.server.len() == server.server_pid.len();
-            wanted(!sessions.kill || each, || {
-                "--kill ends the last server: give at least two by --server, and the process of each by --server-pid, \
-                 in the same order"
-                    .to_owned()
-            })
-        }
         Kind::Storm => wanted(bounds.max_connect_cpu_us.is_none() || !server.server_pid.is_empty(), || {
             "--max-connect-cpu-us needs --server-pid".to_owned()
         }),
@@ -152,6 +139,19 @@ fn for_kind(kind: Kind, settings: &Settings) -> Result<()> {
                 "--small-channels: between 1 and 1000000".to_owned()
             })?;
             wanted((0.0..=1e6).contains(&messages.flood_rate), || "--flood-rate: between 0 and 1000000".to_owned())
+        }
+        Kind::Hold => {
+            wanted(!server.server_pid.is_empty(), || {
+                "--server-pid: memory is read from the servers' processes, name them".to_owned()
+            })?;
+            wanted(sessions.hold >= 1, || "--hold 0: at least a second".to_owned())?;
+            wanted((1..=1000).contains(&messages.broadcasts), || "--broadcasts: between 1 and 1000".to_owned())?;
+            let each = server.server.len() >= 2 && server.server.len() == server.server_pid.len();
+            wanted(!sessions.kill || each, || {
+                "--kill ends the last server: give at least two by --server, and the process of each by --server-pid, \
+                 in the same order"
+                    .to_owned()
+            })
         }
         Kind::CompareFloor => {
             wanted(!server.server_pid.is_empty(), || "--server-pid: name the server's process".to_owned())?;

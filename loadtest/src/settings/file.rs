@@ -19,7 +19,7 @@ macro_rules! built_in {
     };
 }
 
-built_in!("idle", "hold", "broadcast", "burst", "unicast", "mixed", "storm", "churn", "slow", "hot", "compare-floor");
+built_in!("idle", "broadcast", "burst", "unicast", "mixed", "storm", "churn", "slow", "hot", "hold", "compare-floor");
 
 /// A scenario: what it does and which settings it comes with.
 #[derive(Debug, Clone)]

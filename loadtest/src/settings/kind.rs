@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Kind {
     /// Holds sessions; memory and CPU of what only exists.
     Idle,
-    /// Holds sessions over several servers, broadcasts to all of them and kills a server.
-    Hold,
     /// Every message goes to all subscribers of a channel.
     Broadcast,
     /// Every session has channels of its own.
@@ -24,6 +22,8 @@ pub(crate) enum Kind {
     Slow,
     /// A flooded channel beside small ones.
     Hot,
+    /// Very many sessions over many servers, one of which is killed.
+    Hold,
     /// A broadcast to the server and to the floor, in turns.
     CompareFloor,
 }
@@ -31,7 +31,6 @@ pub(crate) enum Kind {
 /// Every kind.
 pub(crate) const ALL: [Kind; 10] = [
     Kind::Idle,
-    Kind::Hold,
     Kind::Broadcast,
     Kind::Unicast,
     Kind::Mixed,
@@ -39,6 +38,7 @@ pub(crate) const ALL: [Kind; 10] = [
     Kind::Churn,
     Kind::Slow,
     Kind::Hot,
+    Kind::Hold,
     Kind::CompareFloor,
 ];
 
@@ -76,7 +76,6 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
-            Self::Hold => "hold",
             Self::Broadcast => "broadcast",
             Self::Unicast => "unicast",
             Self::Mixed => "mixed",
@@ -84,6 +83,7 @@ impl Kind {
             Self::Churn => "churn",
             Self::Slow => "slow",
             Self::Hot => "hot",
+            Self::Hold => "hold",
             Self::CompareFloor => "compare-floor",
         }
     }
@@ -112,10 +112,6 @@ impl Kind {
                 &["base", "pause", "channels", "subscriptions", "own_channels"] as &[_],
                 &["max_bytes_per_session", "max_connect_cpu_us", "max_idle_cpu_percent"],
             ],
-            Self::Hold => vec![
-                &["pause", "hold", "broadcasts", "kill"] as &[_],
-                &["max_bytes_per_session", "max_user_bytes", "max_connect_cpu_us", "max_idle_cpu_percent"],
-            ],
             Self::Broadcast => vec![&["channels", "subscriptions", "burst"] as &[_], DELIVERING, SEARCHING],
             Self::Unicast => vec![&["subscriptions", "burst"] as &[_], DELIVERING, SEARCHING],
             Self::Mixed => vec![&["channels", "zipf", "burst"] as &[_], DELIVERING, SEARCHING],
@@ -129,6 +125,10 @@ impl Kind {
                 &["require_code", "max_p99_shift_ms", "max_bytes_per_stalled"],
             ],
             Self::Hot => vec![&["small_channels", "flood_rate", "max_p99_us", "max_p99_shift_ms"] as &[_]],
+            Self::Hold => vec![
+                &["pause", "hold", "broadcasts", "kill"] as &[_],
+                &["max_bytes_per_session", "max_user_bytes", "max_connect_cpu_us", "max_idle_cpu_percent"],
+            ],
             Self::CompareFloor => {
                 vec![&["burst", "rounds", "max_ratio", "max_burst_ratio", "min_deliveries_per_second"] as &[_]]
             }

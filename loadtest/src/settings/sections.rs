@@ -119,9 +119,9 @@ section! {
         base: u32 = 1000u32;
         /// Seconds before each reading of memory; in `hold` after each step as well [default: 10].
         [value_name = "SECONDS"] pause: u32 = 10u32;
-        /// Seconds that sessions are held with heartbeats alone [default: 120].
+        /// Seconds with nothing but heartbeats [default: 120].
         [value_name = "SECONDS"] hold: u32 = 120u32;
-        /// Kill the last server's process (SIGKILL) at the end, and broadcast to the sessions of the others.
+        /// At the end, kill the last server's process (SIGKILL) and broadcast to the sessions of the others.
         [num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL"]
         kill: bool = false;
         /// Share of the sessions that is closed and reopened every second [default: 0.1].
@@ -168,8 +168,8 @@ section! {
         [value_name = "PER_SECOND"] flood_rate: f64 = 10.0;
         /// What is still under way when nothing has arrived for so many seconds is lost [default: 3].
         [value_name = "SECONDS"] grace: u32 = 3u32;
-        /// Messages to all sessions, one at a time [default: 5].
-        [value_name = "MESSAGES"] broadcasts: u32 = 5u32;
+        /// Messages that are broadcast to all sessions, one at a time [default: 5].
+        broadcasts: u32 = 5u32;
         /// Times that both sides are measured; the report has the medians [default: 3].
         rounds: u32 = 3u32;
         /// Look for the highest rate that is held: nothing lost, the bounds kept, the publisher on time. Begins with
@@ -198,7 +198,7 @@ section! {
     optional {
         /// Resident bytes of the server per session.
         [value_name = "BYTES"] max_bytes_per_session: f64;
-        /// Growth of the resident memory of all servers and of the load generator since they held nothing.
+        /// Resident bytes of servers and load generator beyond what they take with no session.
         [value_name = "BYTES"] max_user_bytes: f64;
         /// Microseconds of server CPU per connect and subscribe.
         [value_name = "US"] max_connect_cpu_us: f64;
