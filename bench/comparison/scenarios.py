@@ -23,23 +23,23 @@ def scenarios(sessions: int, quick: bool) -> list[Scenario]:
         Scenario(
             "idle",
             f"{sessions:,} sessions with one subscription of a shared channel, nothing published",
-            ["idle", f"--sessions={sessions}", f"--base={base}", f"--pause={pause}"],
+            ["run", "idle", f"--sessions={sessions}", f"--base={base}", f"--pause={pause}"],
             publishes=False,
         ),
         Scenario(
             "steady",
             f"{everybody:,} subscribers of one channel, 10 messages/s of 128 B for {seconds} s",
-            ["broadcast", f"--sessions={everybody}", "--rate=10", f"--seconds={seconds}", "--payload=128"],
+            ["run", "broadcast", f"--sessions={everybody}", "--rate=10", f"--seconds={seconds}", "--payload=128"],
         ),
         Scenario(
             "burst",
             f"{everybody:,} subscribers of one channel, {burst} messages of 128 B as fast as they are taken",
-            ["broadcast", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
+            ["run", "burst", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
         ),
         Scenario(
             "unicast",
             f"{own:,} sessions with a channel each, 200 messages/s of 128 B in all for {seconds} s",
-            ["unicast", f"--sessions={own}", "--rate=200", f"--seconds={seconds}", "--payload=128"],
+            ["run", "unicast", f"--sessions={own}", "--rate=200", f"--seconds={seconds}", "--payload=128"],
             shared=False,
         ),
     ]

@@ -68,6 +68,8 @@ fn run(cli: &Cli) -> Result<bool> {
             print(&rows.iter().map(|row| format!("{:<15} {}\n", row[0], row[1])).collect::<String>())
         }
         Command::Show { scenario } => print(&file::text(scenario)?.1),
+        Command::Compare(args) => report::compare::run(args, &cli.outputs),
+        Command::Report(args) => report::html::run(args, cli.outputs.html.as_deref()).map(|()| true),
         Command::Floor(args) => {
             let redis = resp::url(&args.redis).map_err(Error::Usage)?;
             floor::run(&floor::Settings {
@@ -79,8 +81,6 @@ fn run(cli: &Cli) -> Result<bool> {
             })
             .map(|()| true)
         }
-        Command::Compare(args) => report::compare::run(args, &cli.outputs),
-        Command::Report(args) => report::html::run(args, cli.outputs.html.as_deref()).map(|()| true),
         Command::Worker => client::process::serve::run().map(|()| true),
     }
 }

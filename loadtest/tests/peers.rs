@@ -140,7 +140,7 @@ fn everything_that_is_published_to_mosquitto_arrives() {
 #[ignore = "long: needs nats-server"]
 fn messages_beyond_a_frame_and_a_read_arrive_through_nats() {
     let server = nats("nats-large", "", "");
-    let arguments = ["broadcast", "--sessions", "20", "--payload", "500000", "--burst", "10"];
+    let arguments = ["run", "broadcast", "--sessions", "20", "--payload", "500000", "--burst", "10"];
     let (output, json) = run("nats-large", "nats", &server, &arguments);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(json["figures"]["delivered"], 200.0);
