@@ -56,7 +56,7 @@ pub(crate) fn warnings(groups: &[Group<'_>]) -> Vec<String> {
     for group in groups {
         let failed = group.reports.iter().filter(|report| !report.passed).count();
         if failed > 0 {
-            lines.push(format!("{failed} of {} runs of {} failed their checks", group.reports.len(), group.name));
+            lines.push(format!("checks failed in {failed} of {} runs of {}", group.reports.len(), group.name));
         }
     }
     lines
@@ -160,6 +160,6 @@ mod tests {
             [Group { name: "a".to_owned(), reports: vec![&a] }, Group { name: "b".to_owned(), reports: vec![&a, &b] }];
         let text = warnings(&groups).join("\n");
         assert!(text.contains("messages.sessions differs: 10 (a), 10 and 20 (b)"), "{text}");
-        assert!(text.contains("machine differs") && text.contains("1 of 2 runs of b failed"), "{text}");
+        assert!(text.contains("machine differs") && text.contains("checks failed in 1 of 2 runs of b"), "{text}");
     }
 }

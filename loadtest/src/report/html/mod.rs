@@ -105,7 +105,7 @@ fn summary(reports: &[(Side, Report)]) -> String {
     let failed = reports.iter().filter(|(_, report)| !report.passed).count();
     let verdict = match failed {
         0 => "every check held".to_owned(),
-        count => format!("{count} failed their checks"),
+        count => format!("checks failed in {count} of {}", reports.len()),
     };
     let runs = if reports.len() == 1 { "run" } else { "runs" };
     format!("{} {runs}{when}{machine}; {verdict}", grouped(reports.len() as f64, 0))
