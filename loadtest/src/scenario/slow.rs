@@ -22,6 +22,8 @@ use crate::stats::curve;
 
 /// How long stalled sessions have to read how they were closed, once they read again.
 const RESUME: Duration = Duration::from_secs(15);
+/// The same for sessions that read slowly, which a server need not close.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// How often the server's memory and descriptors are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -78,7 +80,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
     if !resumed {
         fleet.resume_stalled()?;
     }
-    let deadline = Instant::now() + RESUME;
+    let closed = settings.sessions.read_rate == 0 || settings.bounds.require_code.is_some();
+    let deadline = Instant::now() + if closed { RESUME } else { CATCH_UP };
     let ended = || fleet.counters().stalled_ended.load(Ordering::Acquire);
     while ended() < u64::from(stalled) && Instant::now() < deadline {
         clock::pause(TICK);

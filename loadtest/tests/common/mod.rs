@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-loadtest");
@@ -78,4 +79,50 @@ pub fn run(name: &str, arguments: &[&str]) -> (Output, serde_json::Value) {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A node of this workspace against a Redis, ready, and the address where it takes sessions. `TIDEGATE_BIN` names
+/// another build; without it, the one beside this program is taken, and built first where there is none.
+pub fn node(name: &str, redis: u16, environment: &[(&str, &str)]) -> (Running, String) {
+    static BUILT: Once = Once::new();
+    let program = std::env::var_os("TIDEGATE_BIN").map_or_else(
+        || {
+            let beside = PathBuf::from(PROGRAM).with_file_name("tidegate");
+            BUILT.call_once(|| {
+                if !beside.exists() {
+                    let cargo = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "tidegate"]).status();
+                    assert!(cargo.unwrap().success(), "the node cannot be built");
+                }
+            });
+            beside
+        },
+        PathBuf::from,
+    );
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+    let output = std::fs::File::create(&log).unwrap();
+    let any = "127.0.0.1:0";
+    let mut command = Command::new(program);
+    // A node takes these variables for settings.
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(variable);
+    }
+    let child = command
+        .args(["--dev", "--shards", "2", "--redis", &url(redis)])
+        .args(["--listen", any, "--tcp-listen", any, "--operator-listen", any])
+        .envs(environment.iter().copied())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let started = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        if let Some(line) = started.into_iter().find(|line| line["message"] == "started") {
+            return (running, line["http"].as_str().expect("an address").to_owned());
+        }
+        assert!(Instant::now() < deadline, "the node does not come up: {text}");
+        std::thread::yield_now();
+    }
 }
