@@ -2,7 +2,7 @@
 //!
 //! - [`sections`]: every setting, declared once, with its default
 //! - [`kind`]: the kinds of scenario, and which settings mean something to each
-//! - [`file`]: scenario files, the built-in ones and a user's
+//! - [`mod@file`]: scenario files, the built-in ones and a user's
 //! - [`check`]: what no run can be made with
 //!
 //! A setting's key in a file is its flag's name with `_` for `-`, in the section that `--help` shows it under.
