@@ -56,6 +56,7 @@ STEPS = [
     Step("install", "what the tests in other languages need", ["tests/install", "sdk"], 900),
     # --tests: with the features of the step before, so that nothing is compiled twice.
     Step("build", "the gateway under test", ["cargo", "build", "--workspace", "--bins", "--tests"], 1200),
+    Step("million", "bench/million with a few hundred sessions", [sys.executable, "tests/million.py"], 400),
     Step("deploy", "what deploy/ ships", [".cache/venv/bin/python", "deploy/check.py"], 120),
     sdk("javascript", "the JavaScript SDK, JSON and Protobuf"),
     sdk("python", "the Python SDK, JSON and Protobuf"),
@@ -68,8 +69,10 @@ STEPS = [
 ]  # fmt: skip
 
 LONG = {
+    "peers": Step("peers", "the servers that Tidegate is compared with", ["tests/install", "peers"], 900),
     "rust": Step("rust", "the Rust tests, long ones too", cargo_test("--", "--include-ignored"), 5400),
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200),
+    "compare": Step("compare", "a small comparison with the other servers", ["bench/compare", "--quick"], 1800),
 }
 
 SDK_STEPS = ["javascript", "python", "go", "cent", "operations", "page"]
@@ -189,17 +192,20 @@ def chosen(arguments: list[str]) -> list[Step]:
             sys.exit(f"./test: unknown step {name!r}; ./test --list names them")
     if not names:
         names = ["rust"] if "--quick" in options else [step.name for step in STEPS]
+        names += ["compare"] if "--long" in options else []
     if "--checks" in options:
         names = [step.name for step in CHECKS] + names
-    return [steps[name] for name in with_needed(names)]
+    return [steps[name] for name in with_needed(names, steps)]
 
 
-def with_needed(names: list[str]) -> list[str]:
+def with_needed(names: list[str], known: dict[str, Step]) -> list[str]:
     """These steps, and before each the ones that it stands on."""
     ordered: list[str] = []
     for name in names:
         if name not in ("fmt", "tools"):
             ordered.append("tools")
+        if name in ("rust", "compare") and "peers" in known:
+            ordered.append("peers")
         if name in ("deploy", *SDK_STEPS):
             ordered.append("install")
             if "TIDEGATE_BIN" not in os.environ:

@@ -7,6 +7,9 @@ use crate::publication::Channel;
 /// A shard's number on its node, from 0.
 pub type ShardId = u8;
 
+/// A subscriber connection's number on its node. There is one for each shard, with the shard's number.
+pub(crate) type ConnectionId = ShardId;
+
 /// The largest number of shards on one node: one bit each in a [`ShardSet`].
 pub const MAX_SHARDS: usize = 64;
 
@@ -78,6 +81,8 @@ pub(crate) struct Entry {
     pub(crate) shards: ShardSet,
     /// Shards that have asked and not been answered yet. They receive nothing before the answer.
     pub(crate) waiting: ShardSet,
+    /// The connection that the channel arrives on, where the broker has several.
+    pub(crate) connection: ConnectionId,
     /// How far the channel is with the broker.
     pub(crate) link: Link,
     /// Whether the channel stands in the queue of those whose last subscriber has left.

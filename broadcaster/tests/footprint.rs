@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use common::eventually;
 use common::inbox::shards;
 use common::server::Server;
-use tidegate_broadcaster::{Broker, Channel, Event, Interest, RedisBroker, RedisSettings};
+use tidegate_broadcaster::{Broker, Channel, Event, Interest, RedisSettings};
 use tokio::sync::Mutex;
 
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -28,7 +28,7 @@ async fn a_payload_of_20_mb_is_skipped_without_being_kept_and_the_rest_goes_on()
     let _turn = TURN.lock().await;
     let server = Server::start().await;
     let (collectors, inboxes) = shards(1);
-    let broker = RedisBroker::start(RedisSettings::new(server.url()), inboxes).unwrap();
+    let broker = common::start(RedisSettings::new(server.url()), inboxes);
     let channel: Channel = "big".into();
     if broker.subscribe(&channel, 0) == Interest::Pending {
         collectors[0].answer().await.1.unwrap();
@@ -57,7 +57,7 @@ async fn a_channel_with_one_subscriber_costs_at_most_250_bytes_of_the_broker() {
     let _turn = TURN.lock().await;
     let server = Server::start().await;
     let (collectors, inboxes) = shards(1);
-    let broker = RedisBroker::start(RedisSettings::new(server.url()), inboxes).unwrap();
+    let broker = common::start(RedisSettings::new(server.url()), inboxes);
     let subscribe = async |from: u64, to: u64| {
         for first in (from..to).step_by(500) {
             // A few at a time, so that the answers in the test's own inbox do not count. Nor does it keep the names.

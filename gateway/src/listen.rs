@@ -98,11 +98,18 @@ pub struct Door {
 }
 
 impl Door {
-    /// Accepts what waits at a listener, and gives what this shard is to serve to `serve`.
+    /// Accepts what waits at a listener, and gives what this shard is to serve to `serve`. Answers whether more may
+    /// wait there.
     ///
     /// Where no descriptor is left, the door is closed for a moment: see [`Door::closed_until`].
-    pub fn accept(&mut self, listener: usize, here: ShardId, now: Instant, serve: &mut dyn FnMut(Message<TcpStream>)) {
-        let Some((socket, speaks)) = self.listeners.get(listener) else { return };
+    pub fn accept(
+        &mut self,
+        listener: usize,
+        here: ShardId,
+        now: Instant,
+        serve: &mut dyn FnMut(Message<TcpStream>),
+    ) -> bool {
+        let Some((socket, speaks)) = self.listeners.get(listener) else { return false };
         for _ in 0..MOST_AT_ONCE {
             match rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((accepted, peer)) => {
@@ -110,16 +117,17 @@ impl Door {
                     let Some(peer) = peer else { continue }; // gone before it was accepted
                     self.let_in(TcpStream::from(accepted), peer, *speaks, here, now, serve);
                 }
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return false,
                 // The peer gave up, or a signal came.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
                 Err(error) => {
                     tracing::error!(%error, "connections cannot be accepted; trying on");
                     self.closed_until = Some(now + NO_DESCRIPTOR_PAUSE);
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     fn let_in(

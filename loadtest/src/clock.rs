@@ -1,17 +1,14 @@
-//! One monotonic clock for publisher and clients, which share the process.
+//! One monotonic clock for publisher and clients, in whichever process of the machine they run.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Nanoseconds since the first call in this process; never goes back.
-pub(crate) fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    nanos(START.get_or_init(Instant::now).elapsed())
-}
+use rustix::time::{ClockId, clock_gettime};
 
-/// A duration in nanoseconds; 584 years at most.
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// Nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`), which all processes share; never goes back.
+pub(crate) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Neither part is ever negative; 64 bits hold 584 years of uptime.
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 /// Waits on this thread for `duration`, for the pauses between measurements that a person asked for.

@@ -1,5 +1,7 @@
 //! The little of RESP2 that publishing and listening need: commands out, values in.
 
+use crate::url::Url;
+
 /// What this tool takes from Redis in one value at most: 64 MiB.
 const MAX_BULK: usize = 64 << 20;
 /// Elements of the longest array that is understood; a pub/sub message has three.
@@ -83,47 +85,22 @@ pub(crate) fn push_command(parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// `redis://[[user]:password@]host[:port]`, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Url {
-    /// `host:port`
-    pub(crate) address: String,
-    /// Empty for the default user.
-    pub(crate) user: String,
-    /// The password, if there is one.
-    pub(crate) password: Option<String>,
+/// Reads the URL of a Redis, `redis://[[user]:password@]host[:port]`.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn url(url: &str) -> Result<Url, String> {
+    Url::parse(url, "redis", 6379).map_err(|fault| format!("--redis: {fault}"))
 }
 
-impl Url {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    /// Says what is wrong with it.
-    pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("redis://").ok_or("a Redis URL looks like redis://127.0.0.1:6379")?;
-        let rest = rest.split(['/', '?']).next().unwrap_or_default();
-        let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
-        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-            Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
-            None => (String::new(), None),
-        };
-        if host.is_empty() {
-            return Err(format!("the Redis URL {url} has no host"));
-        }
-        let named_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if named_port { host.to_owned() } else { format!("{host}:6379") };
-        Ok(Self { address, user, password })
+/// Appends the command that logs in, if the URL asks for one; says whether an answer is to come.
+pub(crate) fn push_login(url: &Url, out: &mut Vec<u8>) -> bool {
+    match url.login() {
+        None => return false,
+        Some(("", password)) => push_command(&[b"AUTH", password.as_bytes()], out),
+        Some((user, password)) => push_command(&[b"AUTH", user.as_bytes(), password.as_bytes()], out),
     }
-
-    /// Appends the command that logs in, if the URL asks for one; says whether an answer is to come.
-    pub(crate) fn push_login(&self, out: &mut Vec<u8>) -> bool {
-        match &self.password {
-            None => return false,
-            Some(password) if self.user.is_empty() => push_command(&[b"AUTH", password.as_bytes()], out),
-            Some(password) => push_command(&[b"AUTH", self.user.as_bytes(), password.as_bytes()], out),
-        }
-        true
-    }
+    true
 }
 
 #[cfg(test)]
@@ -164,11 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_host_port_and_login() {
-        let url = Url::parse("redis://me:se:cret@redis.test:7000/0").unwrap();
-        assert_eq!((url.address.as_str(), url.user.as_str()), ("redis.test:7000", "me"));
-        assert_eq!(url.password.as_deref(), Some("se:cret"));
-        assert_eq!(Url::parse("redis://localhost").unwrap().address, "localhost:6379");
-        assert!(Url::parse("rediss://localhost").is_err());
+    fn a_login_is_sent_where_the_url_has_one() {
+        let login = |address: &str| {
+            let mut out = Vec::new();
+            push_login(&url(address).unwrap(), &mut out).then_some(out)
+        };
+        assert_eq!(login("redis://localhost"), None);
+        assert_eq!(login("redis://:pw@localhost").unwrap(), b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n");
+        assert_eq!(login("redis://me:pw@localhost").unwrap(), b"*3\r\n$4\r\nAUTH\r\n$2\r\nme\r\n$2\r\npw\r\n");
     }
 }

@@ -1,28 +1,47 @@
-//! The payload of every message: valid JSON of the wanted size that says which message it is and when it was due.
+//! The payload of every message: it has the wanted size and says which message it is and when it was due.
 //!
 //! ```text
-//! {"lt":"RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT","p":"xxxx"}
-//!        |   |     |       due time, ns on this process's clock
-//!        |   |     sequence number within the channel
-//!        |   channel
-//!        round
+//! {"lt#":"RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT","p":"xxxx"}     a JSON object
+//! "lt#RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT:xxxx;"               a JSON string
+//! lt#RRRRCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT:xxxx;                 plain text
+//!    |   |     |       due time, ns on the machine's monotonic clock
+//!    |   |     sequence number within the channel
+//!    |   channel
+//!    round
 //! ```
 //!
 //! The figures are hexadecimal digits of fixed width, so that a client reads them at fixed places and a gateway can
 //! neither shorten nor reorder them.
 
-/// The smallest payload in bytes that holds a stamp.
+/// The smallest payload in bytes that holds a stamp, in any format.
 pub(crate) const MIN_PAYLOAD: usize = HEAD.len() + DIGITS + MIDDLE.len() + TAIL.len();
 
-/// How every payload begins; also what a JSON client looks for in a reply.
-pub(crate) const HEAD: &[u8] = b"{\"lt\":\"";
+/// What every payload has near its beginning, and what a JSON client looks for in a reply. Plain text begins with it.
+pub(crate) const MARK: &[u8] = b"lt#";
+
+/// How a payload begins that is a JSON object.
+pub(crate) const HEAD: &[u8] = b"{\"lt#\":\"";
 
 const MIDDLE: &[u8] = b"\",\"p\":\"";
 const TAIL: &[u8] = b"\"}";
+const TEXT_TAIL: u8 = b';';
 const DIGITS: usize = 4 + 6 + 8 + 16;
 
 /// The most channels that a stamp can tell apart.
 pub(crate) const MAX_CHANNELS: u32 = 1 << 24;
+
+/// What a payload is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    /// A JSON object.
+    #[default]
+    Object,
+    /// A JSON string.
+    String,
+    /// Plain text, which is no JSON; a server gives it to JSON clients as a JSON string.
+    Text,
+}
 
 /// What a payload says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +58,50 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Writes a payload of exactly `size` bytes over what `out` held. A size below [`MIN_PAYLOAD`] counts as that.
-    pub(crate) fn write(&self, size: usize, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, format: Format, size: usize, out: &mut Vec<u8>) {
+        let (head, middle, tail): (&[u8], &[u8], &[u8]) = match format {
+            Format::Object => (HEAD, MIDDLE, TAIL),
+            Format::String => (b"\"lt#", b":", b";\""),
+            Format::Text => (MARK, b":", b";"),
+        };
         out.clear();
-        out.extend_from_slice(HEAD);
+        out.extend_from_slice(head);
         push_hex(u64::from(self.round), 4, out);
         push_hex(u64::from(self.channel), 6, out);
         push_hex(u64::from(self.sequence), 8, out);
         push_hex(self.due, 16, out);
-        out.extend_from_slice(MIDDLE);
-        out.resize(size.max(MIN_PAYLOAD) - TAIL.len(), b'x');
-        out.extend_from_slice(TAIL);
+        out.extend_from_slice(middle);
+        out.resize(size.max(MIN_PAYLOAD) - tail.len(), b'x');
+        out.extend_from_slice(tail);
     }
 
-    /// Reads the stamp of a payload of `size` bytes that `bytes` begins with; `None` where that is not what is there.
+    /// Reads the stamp of a payload of `size` bytes that `bytes` begins with, in any format, also that of a plain text
+    /// which has become a JSON string on its way; `None` where that is not what is there.
+    #[inline]
     pub(crate) fn read(bytes: &[u8], size: usize) -> Option<Self> {
-        let payload = bytes.get(..size)?;
-        let digits = payload.strip_prefix(HEAD)?.get(..DIGITS)?;
-        if !payload.ends_with(TAIL) {
-            return None;
+        match bytes.first()? {
+            b'{' => {
+                let payload = bytes.get(..size)?;
+                if !payload.ends_with(TAIL) {
+                    return None;
+                }
+                Self::digits(payload.strip_prefix(HEAD)?)
+            }
+            b'"' => {
+                let text = match bytes.get(..size)? {
+                    [b'"', text @ .., TEXT_TAIL, b'"'] => text,
+                    _ if bytes.get(size + 1) == Some(&b'"') => bytes[1..=size].strip_suffix(&[TEXT_TAIL])?,
+                    _ => return None,
+                };
+                Self::digits(text.strip_prefix(MARK)?)
+            }
+            _ => Self::digits(bytes.get(..size)?.strip_suffix(&[TEXT_TAIL])?.strip_prefix(MARK)?),
         }
+    }
+
+    #[inline]
+    fn digits(text: &[u8]) -> Option<Self> {
+        let digits = text.get(..DIGITS)?;
         Some(Self {
             round: hex(&digits[..4])? as u16,
             channel: hex(&digits[4..10])? as u32,
@@ -106,32 +150,55 @@ mod tests {
     const STAMP: Stamp =
         Stamp { round: 0xfffe, channel: 0x00a1_b2c3, sequence: 0xdead_beef, due: 0x0123_4567_89ab_cdef };
 
+    const FORMATS: [Format; 3] = [Format::Object, Format::String, Format::Text];
+
     #[test]
-    fn a_payload_has_the_wanted_size_is_json_and_gives_its_stamp_back() {
+    fn a_payload_has_the_wanted_size_is_what_it_says_and_gives_its_stamp_back() {
         let mut payload = Vec::new();
-        for size in [MIN_PAYLOAD, 64, 128, 4096] {
-            STAMP.write(size, &mut payload);
-            assert_eq!(payload.len(), size);
-            assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());
-            assert_eq!(Stamp::read(&payload, size), Some(STAMP));
+        for format in FORMATS {
+            for size in [MIN_PAYLOAD, 64, 128, 4096] {
+                STAMP.write(format, size, &mut payload);
+                assert_eq!(payload.len(), size);
+                let json = serde_json::from_slice::<serde_json::Value>(&payload).ok();
+                assert_eq!(
+                    (json.as_ref().is_some_and(|json| json.is_object()), json.is_some_and(|json| json.is_string())),
+                    (format == Format::Object, format == Format::String)
+                );
+                assert_eq!(Stamp::read(&payload, size), Some(STAMP), "{format:?} {size}");
+            }
         }
+    }
+
+    #[test]
+    fn a_text_that_was_made_a_json_string_gives_its_stamp_back() {
+        let mut payload = Vec::new();
+        STAMP.write(Format::Text, 128, &mut payload);
+        let quoted = serde_json::to_vec(str::from_utf8(&payload).unwrap()).unwrap();
+        assert_eq!(Stamp::read(&quoted, 128), Some(STAMP));
+        assert_eq!(Stamp::read(&quoted, 127), None);
+        assert_eq!(Stamp::read(&quoted, 129), None);
     }
 
     #[test]
     fn bytes_behind_the_payload_do_not_matter() {
         let mut payload = Vec::new();
-        STAMP.write(128, &mut payload);
-        payload.extend_from_slice(b"}}}");
-        assert_eq!(Stamp::read(&payload, 128), Some(STAMP));
+        for format in FORMATS {
+            STAMP.write(format, 128, &mut payload);
+            payload.extend_from_slice(b"}}}");
+            assert_eq!(Stamp::read(&payload, 128), Some(STAMP), "{format:?}");
+        }
     }
 
     #[test]
     fn a_payload_that_was_cut_or_changed_has_no_stamp() {
         let mut payload = Vec::new();
-        STAMP.write(128, &mut payload);
-        assert_eq!(Stamp::read(&payload[..127], 128), None);
-        assert_eq!(Stamp::read(&payload, 127), None);
-        payload[HEAD.len()] = b'g';
-        assert_eq!(Stamp::read(&payload, 128), None);
+        for format in FORMATS {
+            STAMP.write(format, 128, &mut payload);
+            assert_eq!(Stamp::read(&payload[..127], 128), None);
+            assert_eq!(Stamp::read(&payload, 127), None);
+            let digit = memchr::memmem::find(&payload, b"fffe").unwrap();
+            payload[digit] = b'g';
+            assert_eq!(Stamp::read(&payload, 128), None);
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Latency percentiles and medians.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 /// The longest latency that is told apart: ten minutes.
 const LONGEST_NS: u64 = 600_000_000_000;
@@ -18,8 +17,29 @@ pub(crate) fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
     let _ = into.add(from);
 }
 
+/// A histogram as the pairs of those values that were recorded and how often, which is all that it knows: for the way
+/// between processes.
+pub(crate) mod sparse {
+    use hdrhistogram::Histogram;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(histogram: &Histogram<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())),
+        )
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram<u64>, D::Error> {
+        let mut histogram = super::histogram();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            histogram.saturating_record_n(value, count);
+        }
+        Ok(histogram)
+    }
+}
+
 /// Percentiles in microseconds.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Latency {
     /// Values behind the percentiles.
     pub(crate) count: u64,
@@ -53,6 +73,13 @@ impl Latency {
     }
 }
 
+/// The whole curve of a histogram of nanoseconds: quantile from 0 to 1, and microseconds. The steps get smaller towards
+/// the end, where the interesting part is, five for each half of what is left; about a hundred points in all.
+pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let points = histogram.iter_quantiles(5);
+    points.map(|point| (point.quantile_iterated_to(), point.value_iterated_to() as f64 / 1e3)).collect()
+}
+
 /// The middle value, or the mean of the two middle ones; `None` without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -83,8 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn the_curve_rises_to_the_maximum_with_more_points_towards_the_end() {
+        let mut histogram = histogram();
+        (1..=100_000u64).for_each(|value| histogram.record(value * 1_000).unwrap());
+        let curve = curve(&histogram);
+        assert!((50..200).contains(&curve.len()), "{}", curve.len());
+        assert!(curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1), "{curve:?}");
+        let last = curve[curve.len() - 1];
+        assert!((last.0 - 1.0).abs() < 1e-9 && (last.1 / 100_000.0 - 1.0).abs() < 0.002, "{last:?}");
+        assert!(curve.iter().filter(|point| point.0 > 0.99).count() > 10);
+    }
+
+    #[test]
     fn an_empty_histogram_has_no_count() {
         assert_eq!(Latency::of(&histogram()).count, 0);
+        assert_eq!(curve(&histogram()), []);
     }
 
     #[test]

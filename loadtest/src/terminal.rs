@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::Checks;
+
 /// How often a line is printed where standard error is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -84,17 +86,6 @@ impl Progress {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
-
-    /// Waits, showing the seconds.
-    pub(crate) fn wait(&self, what: &str, duration: Duration) {
-        let started = Instant::now();
-        self.begin(what, duration.as_secs());
-        while let Some(left) = duration.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
-            crate::clock::pause(left.min(Duration::from_millis(250)));
-            self.at(started.elapsed().as_secs().min(duration.as_secs()));
-        }
-        self.end();
-    }
 }
 
 /// Rows of cells as aligned text, the first column to the left and the others to the right; the first row is the head.
@@ -124,6 +115,17 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
             text.push('\n');
         }
     }
+    text
+}
+
+/// A line for each check.
+pub(crate) fn checks(checks: &Checks) -> String {
+    let mut text = String::new();
+    for check in checks.iter() {
+        let verdict = if check.passed { "ok    " } else { "FAILED" };
+        text.push_str(&format!("\n{verdict}  {}: {} (wanted {})", check.what, check.measured, check.bound));
+    }
+    text.push('\n');
     text
 }
 

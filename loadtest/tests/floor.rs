@@ -1,83 +1,10 @@
 //! Client, publisher and floor against a real Redis: every count is exact.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's own helpers may fail the test")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod common;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-loadtest");
+use std::net::TcpListener;
 
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A Redis on a free port, ready.
-fn redis() -> (Running, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    let child = command.stdout(Stdio::null()).spawn().expect("redis-server is installed");
-    let running = Running(child);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            stream.write_all(b"PING\r\n").unwrap();
-            let mut answer = [0u8; 7];
-            if stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG\r\n" {
-                return (running, port);
-            }
-        }
-        assert!(Instant::now() < deadline, "redis-server does not come up");
-        std::thread::yield_now();
-    }
-}
-
-/// A floor, and the address that it printed.
-fn floor(redis: u16, channel: &str) -> (Running, String) {
-    let mut child = Command::new(PROGRAM)
-        .args([
-            "floor",
-            "--until-stdin-closes",
-            "--listen",
-            "127.0.0.1:0",
-            "--redis",
-            &url(redis),
-            "--channel",
-            channel,
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (Running(child), line.trim().strip_prefix("listening ").expect("an address").to_owned())
-}
-
-fn url(redis: u16) -> String {
-    format!("redis://127.0.0.1:{redis}")
-}
-
-/// Runs the program to its end and gives its JSON as well, if it wrote any.
-fn run(name: &str, arguments: &[&str]) -> (Output, serde_json::Value) {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
-    let _ = std::fs::remove_file(&file);
-    let output = Command::new(PROGRAM).args(arguments).arg("--json").arg(&file).output().unwrap();
-    let json = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    (output, json.unwrap_or_default())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use common::{floor, redis, run, text, url};
 
 #[test]
 fn a_broadcast_reaches_every_session_once_and_in_order() {
@@ -87,6 +14,7 @@ fn a_broadcast_reaches_every_session_once_and_in_order() {
     let (output, json) = run(
         "broadcast",
         &[
+            "run",
             "broadcast",
             "--server",
             &address,
@@ -100,16 +28,20 @@ fn a_broadcast_reaches_every_session_once_and_in_order() {
             "2",
             "--burst",
             "100",
+            "--label",
+            "floor",
         ],
     );
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    let accounting = &json["result"]["accounting"];
-    assert_eq!(accounting["delivered"], 300 * 100);
-    for fault in ["lost", "out_of_order", "duplicates", "misrouted", "strays"] {
-        assert_eq!(accounting[fault], 0, "{fault}");
+    let figures = &json["figures"];
+    assert_eq!(figures["delivered"], 300.0 * 100.0);
+    for fault in ["lost", "out_of_order", "doubled", "misrouted", "strays"] {
+        assert_eq!(figures[fault], 0.0, "{fault}");
     }
-    assert_eq!(json["result"]["latency"]["count"], 300 * 100);
-    assert!(json["result"]["server"]["cpu_ns"].as_u64().is_some_and(|cpu| cpu > 0), "{json}");
+    assert!(figures["cpu_us_per_delivery"].as_f64().is_some_and(|cpu| cpu > 0.0), "{json}");
+    let curve: Vec<(f64, f64)> = serde_json::from_value(json["percentiles"].clone()).unwrap();
+    assert!((curve[curve.len() - 1].0 - 1.0).abs() < 1e-9 && figures["max_us"].as_f64().is_some_and(|us| us > 0.0));
+    assert_eq!((&json["version"], &json["label"]), (&1.into(), &"floor".into()));
     assert_eq!(json["passed"], true);
 }
 
@@ -121,6 +53,7 @@ fn what_reaches_the_wrong_sessions_and_what_is_lost_fails_the_run_with_exact_cou
     let (output, json) = run(
         "unicast",
         &[
+            "run",
             "unicast",
             "--server",
             &address,
@@ -137,10 +70,11 @@ fn what_reaches_the_wrong_sessions_and_what_is_lost_fails_the_run_with_exact_cou
         ],
     );
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    let accounting = &json["result"]["accounting"];
-    assert_eq!(accounting["delivered"], 5);
-    assert_eq!(accounting["misrouted"], 4 * 5);
-    assert_eq!(accounting["lost"], 4 * 5);
+    let figures = &json["figures"];
+    assert_eq!(
+        (&figures["delivered"], &figures["misrouted"], &figures["lost"]),
+        (&5.0.into(), &20.0.into(), &20.0.into())
+    );
 }
 
 #[test]
@@ -149,7 +83,20 @@ fn messages_that_no_server_listens_to_end_the_run_with_what_to_do() {
     let (_floor, address) = floor(port, "another");
     let (output, _) = run(
         "unheard",
-        &["broadcast", "--server", &address, "--redis", &url(port), "--sessions", "5", "--burst", "2", "--grace", "1"],
+        &[
+            "run",
+            "broadcast",
+            "--server",
+            &address,
+            "--redis",
+            &url(port),
+            "--sessions",
+            "5",
+            "--burst",
+            "2",
+            "--grace",
+            "1",
+        ],
     );
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("has no subscriber"), "{}", text(&output.stderr));
@@ -162,6 +109,7 @@ fn a_missed_bound_is_exit_status_1_and_says_so() {
     let (output, json) = run(
         "bound",
         &[
+            "run",
             "broadcast",
             "--server",
             &address,
@@ -188,6 +136,7 @@ fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
     let (output, json) = run(
         "compare",
         &[
+            "run",
             "compare-floor",
             "--server",
             &address,
@@ -208,23 +157,18 @@ fn the_floor_compared_with_itself_runs_every_round_of_both_sides() {
         ],
     );
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    for side in ["server", "floor"] {
-        for (part, messages) in [("steady", 20), ("burst", 20)] {
-            let rounds = json["result"][side][part].as_array().unwrap();
-            assert_eq!(rounds.len(), 2);
-            for round in rounds {
-                assert_eq!(round["accounting"]["delivered"], 200 * messages, "{side} {part}");
-            }
-        }
+    // Two rounds of two sides, each with its warm-up of a second, its messages at a rate, and its burst.
+    assert_eq!(json["figures"]["delivered"], f64::from(2 * 2 * 200 * (50 + 20 + 20)));
+    for ratio in ["cpu_over_floor", "burst_cpu_over_floor"] {
+        assert!(json["figures"][ratio].as_f64().is_some_and(|ratio| ratio > 0.0), "{ratio}");
     }
-    assert!(json["result"]["medians"]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0));
 }
 
 #[test]
 fn nothing_listening_is_exit_status_2_with_what_to_do() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let (output, _) = run("refused", &["broadcast", "--server", &address, "--sessions", "3"]);
+    let (output, _) = run("refused", &["run", "broadcast", "--server", &address, "--sessions", "3"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("start the server or correct --server"), "{}", text(&output.stderr));
 }

@@ -11,6 +11,11 @@
 //!
 //! A loss of the connection brings every wanted channel back to Queued and forgets the rest. Beside the map there is a
 //! desk with the queues; an entry's guard may be held while the desk is locked, never the other way round.
+//!
+//! There is one connection for each shard, and each has its [`Channels`]. A channel belongs to the connection of the
+//! shard that wanted it first, until its entry goes: Redis sends a message to a node once, and where only one shard
+//! wants it, it arrives on that shard's own thread. [`Connections`] finds the one for a channel.
+//!
 //! The calls of shards come from their threads; everything else from the one task that owns the connection.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,13 +25,52 @@ use std::time::{Duration, Instant};
 use dashmap::Entry as Slot;
 use tokio::sync::Notify;
 
-use crate::interest::{Entry, Interest, InterestMap, Link, ShardId, ShardSet};
+use crate::interest::{ConnectionId, Entry, Interest, InterestMap, Link, ShardId, ShardSet};
 use crate::publication::Channel;
 
-/// The channels of a node and how far each is.
+/// The channels of all connections of a node.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    map: Arc<InterestMap>,
+    each: Box<[Arc<Channels>]>,
+}
+
+impl Connections {
+    /// So many connections without channels; at least one.
+    pub(crate) fn new(map: Arc<InterestMap>, connections: usize, grace: Duration) -> Self {
+        let one = |id| Arc::new(Channels::new(Arc::clone(&map), id as ConnectionId, grace));
+        let each = (0..connections.max(1)).map(one).collect();
+        Self { map, each }
+    }
+
+    /// The channels of each connection.
+    pub(crate) fn each(&self) -> &[Arc<Channels>] {
+        &self.each
+    }
+
+    /// A shard wants a channel. The shard must be one that has a connection.
+    pub(crate) fn subscribe(&self, channel: &Channel, shard: ShardId, now: Instant) -> Interest {
+        let (mut entry, new) = match self.map.channels.entry(Channel::clone(channel)) {
+            Slot::Occupied(slot) => (slot.into_ref(), false),
+            Slot::Vacant(slot) => (slot.insert(Entry { connection: shard, ..Entry::default() }), true),
+        };
+        let (name, entry) = entry.pair_mut();
+        self.each[usize::from(entry.connection)].wanted(name, entry, shard, new, now)
+    }
+
+    /// A shard does not want a channel any more.
+    pub(crate) fn unsubscribe(&self, channel: &Channel, shard: ShardId, now: Instant) {
+        self.map.channels.remove_if_mut(channel, |name, entry| {
+            self.each[usize::from(entry.connection)].unwanted(name, entry, shard, now)
+        });
+    }
+}
+
+/// The channels of a connection and how far each is.
 #[derive(Debug)]
 pub(crate) struct Channels {
     map: Arc<InterestMap>,
+    id: ConnectionId,
     desk: Mutex<Desk>,
     grace: Duration,
     /// There are channels to subscribe or to let go.
@@ -82,60 +126,53 @@ pub(crate) struct Taken {
 }
 
 impl Channels {
-    pub(crate) fn new(map: Arc<InterestMap>, grace: Duration) -> Self {
-        Self { map, desk: Mutex::default(), grace, work: Notify::new(), waits: Notify::new() }
+    fn new(map: Arc<InterestMap>, id: ConnectionId, grace: Duration) -> Self {
+        Self { map, id, desk: Mutex::default(), grace, work: Notify::new(), waits: Notify::new() }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A shard wants a channel.
-    pub(crate) fn subscribe(&self, channel: &Channel, shard: ShardId, now: Instant) -> Interest {
-        let (mut entry, new) = match self.map.channels.entry(Channel::clone(channel)) {
-            Slot::Occupied(slot) => (slot.into_ref(), false),
-            Slot::Vacant(slot) => (slot.insert(Entry::default()), true),
-        };
+    /// A shard wants a channel whose entry is this connection's.
+    fn wanted(&self, name: &Channel, entry: &mut Entry, shard: ShardId, new: bool, now: Instant) -> Interest {
         if entry.link == Link::Live {
             entry.shards.insert(shard);
             return Interest::Confirmed;
         }
         entry.waiting.insert(shard);
-        // The map's own copy of the name, so that the caller's can go.
-        let name = Channel::clone(entry.key());
         let mut desk = self.desk();
         if desk.waits.is_empty() {
             self.waits.notify_one();
         }
-        desk.waits.entry((Channel::clone(&name), shard)).or_insert(now);
+        // The map's own copy of the name, so that the caller's can go.
+        desk.waits.entry((Channel::clone(name), shard)).or_insert(now);
         if new && desk.up {
             if desk.queue.is_empty() {
                 self.work.notify_one();
             }
-            desk.enqueue(name);
+            desk.enqueue(Channel::clone(name));
         }
         Interest::Pending
     }
 
-    /// A shard does not want a channel any more.
-    pub(crate) fn unsubscribe(&self, channel: &Channel, shard: ShardId, now: Instant) {
-        self.map.channels.remove_if_mut(channel, |name, entry| {
-            entry.shards.remove(shard);
-            if entry.waiting.contains(shard) {
-                entry.waiting.remove(shard);
-                self.desk().waits.remove(&(Channel::clone(name), shard));
-            }
-            if entry.wanted() {
-                return false;
-            }
-            match entry.link {
-                Link::Queued => return true,
-                Link::Live => self.linger(name, entry, now),
-                // The confirmation under way decides.
-                Link::Subscribing | Link::Unsubscribing => {}
-            }
-            false
-        });
+    /// A shard does not want a channel any more whose entry is this connection's. Answers whether the entry is to go.
+    fn unwanted(&self, name: &Channel, entry: &mut Entry, shard: ShardId, now: Instant) -> bool {
+        entry.shards.remove(shard);
+        if entry.waiting.contains(shard) {
+            entry.waiting.remove(shard);
+            self.desk().waits.remove(&(Channel::clone(name), shard));
+        }
+        if entry.wanted() {
+            return false;
+        }
+        match entry.link {
+            Link::Queued => return true,
+            Link::Live => self.linger(name, entry, now),
+            // The confirmation under way decides.
+            Link::Subscribing | Link::Unsubscribing => {}
+        }
+        false
     }
 
     /// A live channel has lost its last subscriber: it is let go after the grace, unless somebody comes.
@@ -163,9 +200,9 @@ impl Channels {
         }
         // What a shard asks for from here on it queues itself, so nothing is missed; a channel that is queued twice
         // is skipped the second time.
-        let mut wanted = Vec::with_capacity(self.map.channels.len());
+        let mut wanted = Vec::new();
         for entry in &self.map.channels {
-            if entry.link == Link::Queued {
+            if entry.connection == self.id && entry.link == Link::Queued {
                 wanted.push(Channel::clone(entry.key()));
             }
         }
@@ -175,7 +212,7 @@ impl Channels {
         desk.queued
     }
 
-    /// The connection is lost: nothing is confirmed any more. Answers how many channels are still wanted.
+    /// The connection is lost: nothing of it is confirmed any more. Answers how many of its channels are still wanted.
     pub(crate) fn disconnected(&self) -> usize {
         {
             let mut desk = self.desk();
@@ -184,13 +221,18 @@ impl Channels {
             desk.queue = VecDeque::new();
             desk.leaving = VecDeque::new();
         }
+        let mut wanted = 0;
         self.map.channels.retain(|_, entry| {
+            if entry.connection != self.id {
+                return true;
+            }
             entry.link = Link::Queued;
             entry.lingering = false;
             entry.left_again = false;
+            wanted += usize::from(entry.wanted());
             entry.wanted()
         });
-        self.map.channels.len()
+        wanted
     }
 
     /// Takes up to `max` channels that are to be subscribed, and regards the command as written.
@@ -204,20 +246,16 @@ impl Channels {
             (channels, desk.taken)
         };
         channels.retain(|channel| {
-            // A channel that is gone, or queued twice, is no longer what it was queued as.
+            // A channel that is gone, or queued twice, is no longer what it was queued as; one that came back may be
+            // another connection's.
             let Some(mut entry) = self.map.channels.get_mut(channel) else { return false };
-            let queued = entry.link == Link::Queued;
+            let queued = entry.connection == self.id && entry.link == Link::Queued;
             if queued {
                 entry.link = Link::Subscribing;
             }
             queued
         });
         Taken { channels, total }
-    }
-
-    /// The number of channels that are wanted or on their way out.
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
     }
 
     /// Whether channels are queued.
@@ -242,6 +280,9 @@ impl Channels {
         }
         due.retain(|channel| {
             let Some(mut entry) = self.map.channels.get_mut(channel) else { return false };
+            if entry.connection != self.id {
+                return false;
+            }
             let again = std::mem::take(&mut entry.left_again);
             entry.lingering = false;
             if entry.wanted() || entry.link != Link::Live {

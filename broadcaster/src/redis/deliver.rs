@@ -65,6 +65,7 @@ impl Subscriber {
 
     /// A channel is live. Answers the shards that were told.
     pub(super) fn confirmed(&self, channel: &Channel) -> ShardSet {
+        add(&self.confirmed, 1);
         add(&self.stats.subscribed_channels, 1);
         let told = self.channels.confirmed(channel, Instant::now());
         self.tell(told, channel, &Ok(()));

@@ -3,19 +3,15 @@
 //! What is read is handed in as bytes; everything behind the system call is the node's own.
 
 use std::io;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use super::channels::Channels;
-use super::health::Health;
+use bytes::BytesMut;
+
 use super::link::{Link, READ_BUFFER};
-use super::settings::{Endpoint, RedisSettings};
-use super::subscriber::Subscriber;
 use super::wire::{Item, Parsed, command, parse};
-use crate::dispatch::{Dispatcher, Inboxes};
-use crate::interest::InterestMap;
+use super::{Receiver, RedisBroker, RedisSettings};
+use crate::broker::Broker;
+use crate::dispatch::Inboxes;
 use crate::publication::Channel;
-use crate::stats::BrokerStats;
 
 /// A subscriber connection whose bytes come from the caller.
 #[derive(Debug)]
@@ -47,25 +43,16 @@ pub fn with_reader<R>(channels: &[String], inboxes: Inboxes, work: impl FnOnce(&
     let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
     stream.set_nonblocking(true)?;
 
-    let settings = Arc::new(RedisSettings::new("redis://127.0.0.1"));
-    let endpoint = Endpoint::new(&settings).map_err(io::Error::other)?;
-    let interest = Arc::<InterestMap>::default();
-    let stats = Arc::<BrokerStats>::default();
-    let subscriber = Subscriber {
-        endpoint,
-        channels: Arc::new(Channels::new(Arc::clone(&interest), settings.grace)),
-        dispatcher: Dispatcher::new(interest, inboxes, Arc::clone(&stats)),
-        stats,
-        health: Arc::new(Health::connecting()),
-        epoch: Arc::default(),
-        warned: Mutex::default(),
-        gap: Mutex::default(),
-        settings,
+    // The publishing side's task never runs: nobody drives the runtime.
+    let (broker, receivers) =
+        RedisBroker::start(RedisSettings::new("redis://127.0.0.1"), inboxes).map_err(io::Error::other)?;
+    let Some(Receiver { subscriber, .. }) = receivers.first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no shard to read for"));
     };
-    let mut link = Link::new(&subscriber, tokio::net::TcpStream::from_std(stream)?);
-    let mut confirmations = bytes::BytesMut::new();
+    let mut link = Link::new(subscriber, tokio::net::TcpStream::from_std(stream)?);
+    let mut confirmations = BytesMut::new();
     for name in channels {
-        subscriber.channels.subscribe(&Channel::from(name.as_str()), 0, Instant::now());
+        broker.subscribe(&Channel::from(name.as_str()), 0);
         confirmation(&mut confirmations, &format!("{}{name}", subscriber.settings.prefix));
     }
     link.ask();
@@ -75,12 +62,12 @@ pub fn with_reader<R>(channels: &[String], inboxes: Inboxes, work: impl FnOnce(&
 }
 
 /// What Redis answers to a subscribe.
-fn confirmation(out: &mut bytes::BytesMut, name: &str) {
+fn confirmation(out: &mut BytesMut, name: &str) {
     out.extend_from_slice(format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{name}\r\n:1\r\n", name.len()).as_bytes());
 }
 
 /// Appends a message as Redis sends it.
-pub fn message(out: &mut bytes::BytesMut, channel: &str, payload: &[u8]) {
+pub fn message(out: &mut BytesMut, channel: &str, payload: &[u8]) {
     command(out, &[b"message", channel.as_bytes(), payload]);
 }
 

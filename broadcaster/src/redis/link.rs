@@ -154,12 +154,17 @@ impl<'a> Link<'a> {
             let (mut read, mut write) = self.stream.split();
             tokio::select! {
                 result = read.read_buf(&mut self.input), if full.is_empty() => {
-                    if result? == 0 {
+                    let read = result?;
+                    if read == 0 {
                         return Err(Lost::Closed);
                     }
                     self.heard = Instant::now();
                     self.probed = None;
                     self.take_input()?;
+                    if read >= MIN_READ {
+                        // A flood. The shard on this thread has its turn between two bursts, as its sockets do.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 result = write.write_buf(&mut self.output), if !self.output.is_empty() => {
                     if result? == 0 {
@@ -394,6 +399,7 @@ impl<'a> Link<'a> {
             if batch.is_empty() {
                 return;
             }
+            self.subscriber.confirmed.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             stats.subscribed_channels.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
             self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });

@@ -1,7 +1,7 @@
 //! The broker on a Redis (or Valkey) server.
 //!
-//! Two connections: one on which this crate speaks the protocol itself, for what arrives, and one of fred's, for what is
-//! published.
+//! For what arrives, a connection for each shard, on which this crate speaks the protocol itself; for what is published,
+//! one of fred's.
 //!
 //! - [`settings`]: where Redis is, bounds and time-outs;
 //! - `channels`: what becomes of each wanted channel (pure);
@@ -9,7 +9,7 @@
 //! - `connection`: connect and authenticate;
 //! - `link`: one subscriber connection while it lives;
 //! - `deliver`: what it received, on its way to the shards;
-//! - `subscriber`: the task that keeps such a connection;
+//! - `subscriber`: what keeps such a connection, and is run for each shard: [`Receiver`];
 //! - `commands`: the task that publishes;
 //! - `health`, `backoff`: whether a connection is up, and when to try again;
 //! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
@@ -27,6 +27,7 @@ pub mod settings;
 mod subscriber;
 mod wire;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -35,7 +36,9 @@ use tokio::task::JoinHandle;
 
 pub use self::settings::{RedisSettings, SettingsError};
 
-use self::channels::Channels;
+pub use self::subscriber::Receiver;
+
+use self::channels::Connections;
 use self::commands::{Publisher, publisher};
 use self::health::Health;
 use self::settings::Endpoint;
@@ -43,7 +46,7 @@ use self::subscriber::Subscriber;
 use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest};
 use crate::dispatch::{Dispatcher, Inboxes};
 use crate::envelope::{self, Content};
-use crate::interest::{Interest, InterestMap, ShardId};
+use crate::interest::{Interest, InterestMap, MAX_SHARDS, ShardId};
 use crate::publication::Channel;
 use crate::stats::{BrokerStats, add};
 
@@ -52,71 +55,80 @@ use crate::stats::{BrokerStats, add};
 pub struct RedisBroker {
     settings: Arc<RedisSettings>,
     interest: Arc<InterestMap>,
-    channels: Arc<Channels>,
+    connections: Connections,
     dispatcher: Dispatcher,
     publisher: Publisher,
-    subscribing: Arc<Health>,
+    /// Of each shard's connection.
+    subscribing: Vec<Arc<Health>>,
     publishing: Arc<Health>,
     stats: Arc<BrokerStats>,
     stop: watch::Sender<bool>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    publisher_task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedisBroker {
-    /// Starts the broker's tasks on the current tokio runtime, which has to have I/O and time. Redis need not be
-    /// reachable: the broker is degraded until it is.
+    /// Starts the publishing side on the current tokio runtime, which has to have I/O and time, and answers with the
+    /// receiving side of each shard, in their order, which the caller has to run. Redis need not be reachable: the
+    /// broker is degraded until it is.
     ///
-    /// The tasks end with [`RedisBroker::shutdown`], or when the broker is dropped.
+    /// All of them end with [`RedisBroker::shutdown`], or when the broker is dropped.
     ///
     /// # Errors
     /// Settings that cannot be used.
-    pub fn start(settings: RedisSettings, inboxes: Inboxes) -> Result<Arc<Self>, SettingsError> {
+    pub fn start(settings: RedisSettings, inboxes: Inboxes) -> Result<(Arc<Self>, Vec<Receiver>), SettingsError> {
         let endpoint = Endpoint::new(&settings)?;
         let settings = Arc::new(settings);
         let interest = Arc::<InterestMap>::default();
         let stats = Arc::<BrokerStats>::default();
-        let channels = Arc::new(Channels::new(Arc::clone(&interest), settings.grace));
-        let (subscribing, publishing) = (Arc::new(Health::connecting()), Arc::new(Health::connecting()));
+        let connections = Connections::new(Arc::clone(&interest), inboxes.len().min(MAX_SHARDS), settings.grace);
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
         let (stop, stopped) = watch::channel(false);
 
-        let subscriber = Subscriber {
-            settings: Arc::clone(&settings),
-            endpoint: endpoint.clone(),
-            channels: Arc::clone(&channels),
-            dispatcher: dispatcher.clone(),
-            stats: Arc::clone(&stats),
-            health: Arc::clone(&subscribing),
-            epoch: Arc::default(),
-            warned: Mutex::default(),
-            gap: Mutex::default(),
+        let epoch: Arc<str> = Arc::default();
+        let receiver = |channels: &Arc<_>| Receiver {
+            subscriber: Subscriber {
+                settings: Arc::clone(&settings),
+                endpoint: endpoint.clone(),
+                channels: Arc::clone(channels),
+                confirmed: AtomicU64::default(),
+                dispatcher: dispatcher.clone(),
+                stats: Arc::clone(&stats),
+                health: Arc::new(Health::connecting()),
+                epoch: Arc::clone(&epoch),
+                warned: Mutex::default(),
+                gap: Mutex::default(),
+            },
+            stop: stopped.clone(),
         };
-        let (publisher, publisher_task) =
-            publisher(Arc::clone(&settings), endpoint, Arc::clone(&publishing), Arc::clone(&stats));
-        let tasks = vec![tokio::spawn(subscriber.run(stopped.clone())), tokio::spawn(publisher_task.run(stopped))];
-        Ok(Arc::new(Self {
-            settings,
+        let receivers: Vec<Receiver> = connections.each().iter().map(receiver).collect();
+        let subscribing = receivers.iter().map(|receiver| Arc::clone(&receiver.subscriber.health)).collect();
+        let publishing = Arc::new(Health::connecting());
+        let (publisher, task) =
+            publisher(Arc::clone(&settings), endpoint.clone(), Arc::clone(&publishing), Arc::clone(&stats));
+        let broker = Self {
+            settings: Arc::clone(&settings),
             interest,
-            channels,
-            dispatcher,
+            connections,
+            dispatcher: dispatcher.clone(),
             publisher,
             subscribing,
             publishing,
-            stats,
+            stats: Arc::clone(&stats),
             stop,
-            tasks: Mutex::new(tasks),
-        }))
+            publisher_task: Mutex::new(Some(tokio::spawn(task.run(stopped.clone())))),
+        };
+        Ok((Arc::new(broker), receivers))
     }
 
-    /// Publishes what is queued, closes both connections, and waits for that. Afterwards nothing arrives any more,
-    /// and publishes fail.
+    /// Publishes what is queued, waits for that, and ends the receivers. Afterwards nothing arrives any more, and
+    /// publishes fail.
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the Redis broker failed");
-            }
+        let task = self.publisher_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the publishing task of the Redis broker failed");
         }
         self.publishing.degrade("shut down");
     }
@@ -125,7 +137,7 @@ impl RedisBroker {
 impl Broker for RedisBroker {
     fn subscribe(&self, channel: &Channel, shard: ShardId) -> Interest {
         if self.dispatcher.has_shard(shard) {
-            self.channels.subscribe(channel, shard, Instant::now())
+            self.connections.subscribe(channel, shard, Instant::now())
         } else {
             Interest::Confirmed
         }
@@ -133,7 +145,7 @@ impl Broker for RedisBroker {
 
     fn unsubscribe(&self, channel: &Channel, shard: ShardId) {
         if self.dispatcher.has_shard(shard) {
-            self.channels.unsubscribe(channel, shard, Instant::now());
+            self.connections.unsubscribe(channel, shard, Instant::now());
         }
     }
 
@@ -154,10 +166,8 @@ impl Broker for RedisBroker {
     }
 
     fn health(&self) -> BrokerHealth {
-        match self.subscribing.get() {
-            BrokerHealth::Healthy => self.publishing.get(),
-            degraded => degraded,
-        }
+        let all = self.subscribing.iter().chain([&self.publishing]).map(|health| health.get());
+        all.into_iter().find(|health| *health != BrokerHealth::Healthy).unwrap_or(BrokerHealth::Healthy)
     }
 
     fn stats(&self) -> &BrokerStats {

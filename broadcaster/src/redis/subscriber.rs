@@ -1,7 +1,7 @@
 //! The task that keeps a subscriber connection to Redis: it connects, hands the connection to a [`Link`], and starts
 //! over when that is lost. Beside it, it gives up on subscribes that wait too long.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,10 @@ const EXPIRY_STEP: Duration = Duration::from_millis(100);
 pub(crate) struct Subscriber {
     pub(crate) settings: Arc<RedisSettings>,
     pub(crate) endpoint: Endpoint,
+    /// The channels of this connection.
     pub(crate) channels: Arc<Channels>,
+    /// How many of them are confirmed now.
+    pub(crate) confirmed: AtomicU64,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) stats: Arc<BrokerStats>,
     pub(crate) health: Arc<Health>,
@@ -39,9 +42,25 @@ pub(crate) struct Subscriber {
     pub(crate) gap: Mutex<Option<Instant>>,
 }
 
+/// Receives what Redis sends for a shard. Whoever starts a [`super::RedisBroker`] runs it, best on the shard's own
+/// thread: there a message reaches the shard without a change of threads.
+#[derive(Debug)]
+#[must_use = "nothing is received until it runs"]
+pub struct Receiver {
+    pub(crate) subscriber: Subscriber,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Receiver {
+    /// Keeps the connection, until the broker is shut down or dropped. Needs a tokio runtime with I/O and time.
+    pub async fn run(self) {
+        self.subscriber.run(self.stop).await;
+    }
+}
+
 impl Subscriber {
     /// Runs until told to stop, or until nobody is left who could.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    async fn run(self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = self.keep_connected() => {}
             () = self.expire_waits() => {}
@@ -87,7 +106,8 @@ impl Subscriber {
     fn lost(&self, reason: &str, heard: Instant) {
         self.health.degrade(reason);
         let channels = self.channels.disconnected();
-        self.stats.subscribed_channels.store(0, Ordering::Relaxed);
+        let confirmed = self.confirmed.swap(0, Ordering::Relaxed);
+        self.stats.subscribed_channels.fetch_sub(confirmed, Ordering::Relaxed);
         self.gap.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| {
             add(&self.stats.gaps, 1);
             heard
@@ -98,7 +118,7 @@ impl Subscriber {
     /// Everything that was wanted when the connection was made is confirmed.
     pub(crate) fn restored(&self) {
         self.health.restore();
-        let channels = self.channels.len();
+        let channels = self.confirmed.load(Ordering::Relaxed);
         match self.gap.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => tracing::info!(endpoint = %self.endpoint, channels, "subscribed to Redis"),
             Some(since) => {

@@ -5,9 +5,20 @@
 pub mod inbox;
 pub mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inbox::DEADLINE;
+use tidegate_broadcaster::{Inboxes, RedisBroker, RedisSettings};
+
+/// A broker with everything that belongs to it running on the test's runtime.
+pub fn start(settings: RedisSettings, inboxes: Inboxes) -> Arc<RedisBroker> {
+    let (broker, receivers) = RedisBroker::start(settings, inboxes).expect("settings that can be used");
+    for receiver in receivers {
+        tokio::spawn(receiver.run());
+    }
+    broker
+}
 
 /// Waits until `holds`, and fails the test with `what` where it does not in time.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

@@ -32,7 +32,7 @@ fn quick(server: &Server) -> RedisSettings {
 
 fn start(settings: RedisSettings, n: usize) -> (Arc<RedisBroker>, Vec<Arc<Collector>>) {
     let (collectors, inboxes) = shards(n);
-    (RedisBroker::start(settings, inboxes).expect("settings that can be used"), collectors)
+    (common::start(settings, inboxes), collectors)
 }
 
 async fn healthy(broker: &RedisBroker) {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidegate_broadcaster::redis::RedisBroker;
+use tidegate_broadcaster::redis::{Receiver, RedisBroker};
 use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, ShardInbox};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -123,7 +123,8 @@ impl Node {
 
         let inboxes: Arc<[_]> = (0..count).map(|_| Arc::new(Inbox::<TcpStream>::new(INBOX_BYTES))).collect();
         let shards: Arc<[_]> = (0..count).map(|_| Arc::new(ShardStats::default())).collect();
-        let engine = start_engine(config, &inboxes)?;
+        let (engine, receivers) = start_engine(config, &inboxes)?;
+        let mut receivers = receivers.into_iter();
         let broker = engine.broker();
 
         let admission_stats = Arc::new(AdmissionStats::default());
@@ -146,6 +147,7 @@ impl Node {
             let reactor = Reactor {
                 setup: resolve::setup(config, id as u8, start, start_unix_ms),
                 broker: Arc::clone(&broker),
+                receiver: receivers.next(),
                 door: Door {
                     listeners,
                     admission: Arc::clone(&admission),
@@ -328,13 +330,17 @@ impl Node {
     }
 }
 
-fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<Engine, NodeError> {
+/// The broker, and what has to run on the shards' threads to receive its messages.
+fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Result<(Engine, Vec<Receiver>), NodeError> {
     let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
     Ok(match config.engine.kind {
         EngineType::Memory => {
             let broker = EmbeddedBroker::new(inboxes).with_max_payload(config.redis_publish.max_payload);
-            Engine::Embedded(Arc::new(broker))
+            (Engine::Embedded(Arc::new(broker)), Vec::new())
         }
-        EngineType::Redis => Engine::Redis(RedisBroker::start(resolve::redis(config)?, inboxes)?),
+        EngineType::Redis => {
+            let (broker, receivers) = RedisBroker::start(resolve::redis(config)?, inboxes)?;
+            (Engine::Redis(broker), receivers)
+        }
     })
 }

@@ -144,6 +144,8 @@ pub struct Shard<S> {
     commands_left: u32,
     now: Instant,
     tick: Tick,
+    /// Whether some socket may have more news than this turn has taken.
+    look_again: bool,
     /// What the turn leaves for the reactor.
     pub tasks: Tasks<S>,
 }
@@ -179,6 +181,7 @@ impl<S: Socket> Shard<S> {
             scratch: vec![0; SCRATCH],
             encoding: Vec::new(),
             commands_left: 0,
+            look_again: false,
             tasks: Tasks::default(),
         }
     }
@@ -188,6 +191,12 @@ impl<S: Socket> Shard<S> {
         self.now = now;
         self.resume.append(&mut self.next_turn);
         self.tick = (now.saturating_duration_since(self.setup.start).as_millis() / u128::from(TICK_MS)) as Tick;
+    }
+
+    /// Whether some socket may have more news than was taken of it since the last call, so that the reactor has to
+    /// look at it again without being woken.
+    pub fn must_look_again(&mut self) -> bool {
+        std::mem::take(&mut self.look_again)
     }
 
     /// Takes in a message of the inbox.

@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use rustix::event::{Timespec, epoll};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::connection::Watch;
@@ -65,13 +66,13 @@ impl Poller {
     /// # Errors
     /// Where the runtime is shutting down.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        // Not drained here: `ready` may leave some for the next turn. A set that turns out to be
-        // empty clears the mark there.
+        // Not drained here: `ready` may leave some for the next turn. `drained` clears the mark.
         self.epoll.readable().await?.retain_ready();
         Ok(())
     }
 
-    /// Which sockets have news, without waiting; at most [`EVENTS`] of them.
+    /// What has news, without waiting; at most [`EVENTS`] of them. Nothing, and no system call, where nobody has been
+    /// woken since [`Poller::drained`].
     ///
     /// # Errors
     /// Where the system refuses the look.
@@ -79,16 +80,12 @@ impl Poller {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let events = &mut self.events;
         events.clear();
-        // `try_io` tells the runtime when the set was found empty, so that it waits for its next edge.
-        let mut look =
-            |set: &OwnedFd| match epoll::wait(set, rustix::buffer::spare_capacity(&mut *events), Some(&at_once)) {
-                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-                Err(error) => Err(io::Error::from(error)),
-            };
-        match self.epoll.try_io(tokio::io::Interest::READABLE, |set| look(set)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let mut look = |set: &OwnedFd| {
+            epoll::wait(set, rustix::buffer::spare_capacity(&mut *events), Some(&at_once)).map_err(io::Error::from)
+        };
+        match self.epoll.try_io(Interest::READABLE, |set| look(set)) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
         Ok(self.events.iter().map(|event| {
@@ -103,6 +100,18 @@ impl Poller {
                 gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
             })
         }))
+    }
+
+    /// Notes that all news has been taken, so that waiting waits: whatever comes from now on wakes the runtime. Without
+    /// it the set would be looked at once more after each wake, only to be found empty.
+    ///
+    /// To be called in the same turn as [`Poller::ready`], and not where a socket has been left with more. Where there
+    /// was news for a full list, there may be more for another.
+    pub(super) fn drained(&self) {
+        if self.events.len() < EVENTS {
+            // The error is what tells the runtime that the set is empty.
+            let _ = self.epoll.try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
     }
 
     /// Watches a listener for connections, or no more.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tidegate_broadcaster::PublishFuture;
+use tidegate_broadcaster::redis::Receiver;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 
 use super::entropy::Entropy;
@@ -26,6 +28,8 @@ pub struct Reactor {
     pub setup: Setup,
     /// The broker.
     pub broker: Arc<dyn tidegate_broadcaster::Broker>,
+    /// What brings the broker's messages, where that is a connection.
+    pub receiver: Option<Receiver>,
     /// Its listeners.
     pub door: Door,
     /// The way in for other threads.
@@ -42,11 +46,36 @@ pub struct Reactor {
 
 /// Runs a shard until it is told to stop.
 ///
+/// The broker's receiver runs beside it, on the same thread: a message that comes in there is in the shard's inbox
+/// without waking anybody. Both are tasks, because waking the future that `block_on` itself runs takes a system call.
+///
 /// # Errors
 /// Where the system gives no runtime or no epoll set.
-pub fn run(reactor: Reactor) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(reactor.serve())
+///
+/// # Panics
+/// Where the shard or the receiver does.
+pub fn run(mut reactor: Reactor) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let receiver = reactor.receiver.take();
+        let mut receiving = tokio::task::spawn_local(async {
+            if let Some(receiver) = receiver {
+                receiver.run().await;
+            }
+        });
+        let mut serving = tokio::task::spawn_local(reactor.serve());
+        let served = tokio::select! {
+            served = &mut serving => served,
+            received = &mut receiving => match received {
+                Ok(()) => serving.await,
+                Err(error) => Err(error),
+            },
+        };
+        served.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(std::io::Error::other(error)),
+        })
+    })
 }
 
 impl Reactor {
@@ -79,13 +108,18 @@ impl Reactor {
                 self.watch_listeners(&poller, true)?;
             }
             let open = self.door.closed_until.is_none();
+            let mut left = false;
             for news in poller.ready()? {
                 match news {
                     News::Socket(Ready { key, input, output, gone }) => shard.ready(key, input, output, gone),
                     News::Listener(number) => {
-                        self.door.accept(number, self.setup.id, began, &mut |accepted| shard.receive(accepted));
+                        let mut serve = |accepted| shard.receive(accepted);
+                        left |= self.door.accept(number, self.setup.id, began, &mut serve);
                     }
                 }
+            }
+            if !(shard.must_look_again() | left) {
+                poller.drained();
             }
             if open && self.door.closed_until.is_some() {
                 // What waits there would wake the shard again at once.

@@ -48,6 +48,8 @@ impl<S: Socket> Shard<S> {
         match connection.socket.read(&mut scratch) {
             Ok(0) => self.lost(key),
             Ok(n) => {
+                // What fills the buffer may not have been all.
+                self.look_again |= n == scratch.len();
                 self.stats.bytes_in.add(n as u64);
                 connection.session.heartbeat.touch(self.tick);
                 match connection.input.take() {
@@ -58,7 +60,8 @@ impl<S: Socket> Shard<S> {
                     }
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.look_again = true,
             Err(_) => self.lost(key),
         }
         self.scratch = scratch;

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,10 +103,9 @@ impl Setup {
             .spawn()
             .unwrap();
         let log = Lines::default();
-        collect(child.stdout.take().unwrap(), &log);
-        collect(child.stderr.take().unwrap(), &log);
+        let readers = vec![collect(child.stdout.take().unwrap(), &log), collect(child.stderr.take().unwrap(), &log)];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Node { child, log, http: nowhere, tcp: nowhere, operator: nowhere, directory };
+        let mut node = Node { child, log, readers, http: nowhere, tcp: nowhere, operator: nowhere, directory };
         let started = eventually("the node has started", || {
             let ended = node.child.try_wait().unwrap();
             assert!(ended.is_none(), "the node has ended: {ended:?}");
@@ -119,20 +119,22 @@ impl Setup {
     }
 }
 
-fn collect(from: impl Read + Send + 'static, lines: &Lines) {
+fn collect(from: impl Read + Send + 'static, lines: &Lines) -> JoinHandle<()> {
     let lines = Arc::clone(lines);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines() {
             let Ok(line) = line else { return };
             lines.lock().unwrap().push(line);
         }
-    });
+    })
 }
 
 /// A running node. Ends with the value; its log is shown where the test has failed.
 pub struct Node {
     child: Child,
     log: Lines,
+    /// Those who read its log, until its end.
+    readers: Vec<JoinHandle<()>>,
     /// Where clients connect over HTTP.
     pub http: SocketAddr,
     /// Where clients connect over raw TCP.
@@ -151,9 +153,14 @@ impl Node {
 
     /// The first entry of its log with this message.
     pub fn logged(&self, message: &str) -> Option<Value> {
+        self.all_logged(message).into_iter().next()
+    }
+
+    /// The entries of its log with this message.
+    pub fn all_logged(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lock().unwrap();
-        let mut entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        entries.find(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message)))
+        let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message))).collect()
     }
 
     /// Asks whether it is ready: status and report.
@@ -194,9 +201,13 @@ impl Node {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to end, and for the last line of its log.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        super::within(limit, "the node has ended", || self.child.try_wait().unwrap())
+        let status = super::within(limit, "the node has ended", || self.child.try_wait().unwrap());
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status
     }
 }
 

@@ -1,5 +1,7 @@
 //! One session: what it is waiting for, which message is next, and what its bytes mean. No socket is touched here.
 
+use serde::{Deserialize, Serialize};
+
 use super::tally::Tally;
 use crate::stamp::Stamp;
 use crate::wire::reply::{self, Reply};
@@ -24,12 +26,67 @@ pub(crate) enum Phase {
 }
 
 /// What one measurement needs to know to judge a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Expectation {
     /// The measurement's number.
     pub(crate) round: u16,
     /// Bytes of every payload.
     pub(crate) payload: usize,
+    /// From one message of a channel to the next, in ns; 0 where there is no schedule.
+    pub(crate) interval: u64,
+}
+
+/// How far a session has come with one of its channels.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
+    /// The sequence number that comes next, or [`JOINING`].
+    next: u32,
+    /// Messages before `next` that have not come.
+    missing: u32,
+}
+
+/// Marks a channel that was subscribed to in the middle of a measurement and has had no message yet.
+const JOINING: u32 = u32::MAX;
+
+impl Count {
+    /// From the beginning of a measurement.
+    pub(crate) const START: Self = Self { next: 0, missing: 0 };
+    /// From its middle.
+    pub(crate) const JOIN: Self = Self { next: JOINING, missing: 0 };
+
+    /// Messages before the newest that have not come.
+    pub(crate) fn missing(self) -> u64 {
+        u64::from(self.missing)
+    }
+
+    /// How many of `published` messages never came to a session that has been subscribed since `ready`; for one that
+    /// has joined in the middle those count that were due later.
+    pub(crate) fn lost(self, published: u32, ready: u64, schedule: Schedule) -> u64 {
+        if self.next == JOINING {
+            return schedule.due_after(ready, published);
+        }
+        self.missing() + u64::from(published.saturating_sub(self.next))
+    }
+}
+
+/// When the messages of a channel were due.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    /// The first one, in ns of [`crate::clock::now`].
+    pub(crate) first: u64,
+    /// From one to the next, in ns; 0 where there is no schedule.
+    pub(crate) interval: u64,
+}
+
+impl Schedule {
+    /// How many of the first `published` messages were due after `time`; none where there is no schedule.
+    fn due_after(self, time: u64, published: u32) -> u64 {
+        if self.interval == 0 {
+            return 0;
+        }
+        let before = time.checked_sub(self.first).map_or(0, |since| since / self.interval + 1);
+        u64::from(published).saturating_sub(before)
+    }
 }
 
 /// What is to be done after bytes were read.
@@ -45,23 +102,67 @@ pub(crate) enum Outcome {
     End(String),
 }
 
+/// What one read brings along, beside its bytes.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    /// What is spoken.
+    pub(crate) wire: Wire,
+    /// When the bytes were read, in ns of [`crate::clock::now`].
+    pub(crate) now: u64,
+    /// What messages are judged by.
+    pub(crate) expected: Expectation,
+    /// Channels in all.
+    pub(crate) channels: u32,
+    /// The session's own channels, from its first on.
+    pub(crate) counts: &'a mut [Count],
+    /// Where it is all counted.
+    pub(crate) tally: &'a mut Tally,
+    /// What is to be sent is appended here.
+    pub(crate) answer: &'a mut Vec<u8>,
+}
+
+impl Reading<'_> {
+    /// Answers a server's ping.
+    fn pong(&mut self) {
+        if self.wire.is_websocket() {
+            websocket::push_client_frame(self.wire.opcode(), self.wire.pong(), self.answer);
+        } else {
+            self.answer.extend_from_slice(self.wire.pong());
+        }
+    }
+}
+
+/// What came of the bytes of one read.
+struct Parsed {
+    outcome: Outcome,
+    /// Bytes that need not come again.
+    taken: usize,
+    /// The beginning of a message whose frame has ended before it.
+    cut: Vec<u8>,
+}
+
 /// The state of one session. Idle, it owns no heap memory.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// The start of a frame whose end has not come; without a heap block while there is none.
+    /// What is incomplete: the beginning of a message that a frame's end has cut (`cut` bytes of it), then the
+    /// beginning of a frame. Without a heap block while there is nothing.
     carry: Vec<u8>,
-    /// When `connect` was called, in ns of [`crate::clock::now`].
-    pub(crate) opened: u64,
-    /// The number of the channel that it subscribes to.
+    /// When `connect` was called; once it is ready, when it became so. In ns of [`crate::clock::now`].
+    pub(crate) since: u64,
+    /// The number of the first channel that it subscribes to.
     pub(crate) channel: u32,
-    /// The sequence number that comes next.
-    next: u32,
-    /// Messages before `next` that have not come.
-    missing: u32,
+    /// Bytes of `carry` that have come out of their frames already.
+    cut: u32,
+    /// Which of the target's servers it connects to.
+    pub(crate) server: u16,
+    /// Subscribes that are not answered yet.
+    awaiting: u16,
     /// How far it has come.
     pub(crate) phase: Phase,
     /// Does not read once it is ready.
     pub(crate) stalled: bool,
+    /// It has been subscribed to everything, and is owed the messages of this measurement.
+    pub(crate) subscribed: bool,
     /// Pings are to be answered.
     pong: bool,
     /// The disconnect code that a push announced; 0 for none.
@@ -69,33 +170,31 @@ pub(crate) struct Session {
 }
 
 // A promise of the documentation: 19,000 sessions fit into a few megabytes.
-const _: () = assert!(size_of::<Session>() <= 72);
+const _: () = assert!(size_of::<Session>() + size_of::<Count>() <= 64);
 
 impl Session {
-    /// A session that begins to connect at `opened`.
-    pub(crate) fn new(channel: u32, stalled: bool, opened: u64) -> Self {
+    /// A session that begins to connect to a server at `opened`, to subscribe to so many channels from `channel` on.
+    pub(crate) fn new(server: u16, channel: u32, subscriptions: u16, stalled: bool, opened: u64) -> Self {
         Self {
             carry: Vec::new(),
-            opened,
+            since: opened,
             channel,
-            next: 0,
-            missing: 0,
+            cut: 0,
+            server,
+            awaiting: subscriptions.max(1),
             phase: Phase::Connecting,
             stalled,
+            subscribed: false,
             pong: false,
             announced: 0,
         }
     }
 
-    /// Starts counting anew.
-    pub(crate) fn start_round(&mut self) {
-        self.next = 0;
-        self.missing = 0;
-    }
-
-    /// How many of `published` messages never came.
-    pub(crate) fn lost(&self, published: u32) -> u64 {
-        u64::from(self.missing) + u64::from(published.saturating_sub(self.next))
+    /// Starts counting anew: who is subscribed counts from the first message on, who is not, from when it is. A session
+    /// that has ended is owed nothing any more.
+    pub(crate) fn start_round(&mut self, counts: &mut [Count]) {
+        self.subscribed &= self.phase == Phase::Ready;
+        counts.fill(if self.subscribed { Count::START } else { Count::JOIN });
     }
 
     /// Frees what an ended session does not need any more.
@@ -104,34 +203,35 @@ impl Session {
         self.carry = Vec::new();
     }
 
-    /// Takes bytes that were read at `now`; answers that are to be sent are appended to `answer`.
-    pub(crate) fn receive(
-        &mut self,
-        wire: Wire,
-        bytes: &[u8],
-        now: u64,
-        expected: Expectation,
-        tally: &mut Tally,
-        answer: &mut Vec<u8>,
-    ) -> Outcome {
-        let result = if self.carry.is_empty() {
-            self.parse(wire, bytes, now, expected, tally, answer).map(|(outcome, taken)| {
+    /// Bytes of memory that it holds for what is incomplete.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.carry.capacity()
+    }
+
+    /// Takes bytes that were read.
+    pub(crate) fn receive(&mut self, bytes: &[u8], reading: &mut Reading<'_>) -> Outcome {
+        let cut = std::mem::take(&mut self.cut) as usize;
+        let mut held = std::mem::take(&mut self.carry);
+        let result = if held.is_empty() {
+            self.parse(&[], bytes, reading).inspect(|parsed| {
                 // Most reads end with a frame: nothing is kept, nothing is allocated.
-                (outcome, bytes[taken..].to_vec())
+                held.extend_from_slice(&bytes[parsed.taken..]);
             })
         } else {
-            let mut held = std::mem::take(&mut self.carry);
             held.extend_from_slice(bytes);
-            self.parse(wire, &held, now, expected, tally, answer).map(|(outcome, taken)| {
-                held.drain(..taken);
-                (outcome, if held.is_empty() { Vec::new() } else { held })
+            let (message, frames) = held.split_at(cut);
+            self.parse(message, frames, reading).inspect(|parsed| {
+                held.drain(..cut + parsed.taken);
             })
         };
         match result {
-            Ok((outcome, rest)) => {
-                if !matches!(outcome, Outcome::End(_)) {
-                    self.carry = rest;
-                }
+            Ok(Parsed { outcome: end @ Outcome::End(_), .. }) => end,
+            Ok(Parsed { outcome, cut, .. }) => {
+                // A message is at most 32 MiB, so its beginning is as well.
+                self.cut = cut.len() as u32;
+                held.splice(..0, cut);
+                self.carry = if held.is_empty() { Vec::new() } else { held };
                 outcome
             }
             Err(fault) => Outcome::End(format!("malformed: {fault}")),
@@ -147,95 +247,77 @@ impl Session {
         }
     }
 
-    /// Parses as much as is complete; gives the number of bytes that were taken.
-    fn parse(
-        &mut self,
-        wire: Wire,
-        bytes: &[u8],
-        now: u64,
-        expected: Expectation,
-        tally: &mut Tally,
-        answer: &mut Vec<u8>,
-    ) -> Result<(Outcome, usize), Malformed> {
-        let mut taken = 0;
+    /// Parses as much as is complete of `bytes`; `cut` is the beginning of a message whose frame has ended before it.
+    fn parse(&mut self, cut: &[u8], bytes: &[u8], reading: &mut Reading<'_>) -> Result<Parsed, Malformed> {
+        let wire = reading.wire;
+        let mut parsed = Parsed { outcome: Outcome::Continue, taken: 0, cut: cut.to_vec() };
         if self.phase == Phase::Upgrading {
             match websocket::upgrade_response(bytes)? {
-                None => return Ok((Outcome::Continue, 0)),
+                None => return Ok(parsed),
                 Some(Upgrade::Refused(status)) => {
-                    return Ok((Outcome::End(format!("refused with HTTP {status}")), bytes.len()));
+                    parsed.outcome = Outcome::End(format!("refused with HTTP {status}"));
+                    return Ok(parsed);
                 }
                 Some(Upgrade::Granted(length)) => {
-                    self.phase = Phase::Opening;
-                    // A server may not speak before it was spoken to: nothing follows the head.
-                    return Ok((Outcome::SendOpening, length));
+                    parsed.taken = length;
+                    (self.phase, parsed.outcome) = match wire {
+                        // The request was the subscription.
+                        Wire::Nchan => (Phase::Ready, self.ready(reading)),
+                        // The server introduces itself first.
+                        Wire::Nats => (Phase::Opening, Outcome::Continue),
+                        _ => (Phase::Opening, Outcome::SendOpening),
+                    };
                 }
             }
         }
-        let mut outcome = Outcome::Continue;
         if !wire.is_websocket() {
-            taken = reply::each_protobuf(bytes, |reply| {
-                self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-            })?;
-            return Ok((outcome, taken));
+            parsed.taken = wire.each(bytes, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+            return Ok(parsed);
         }
-        while let Some(frame) = websocket::frame(&bytes[taken..])? {
+        while !matches!(parsed.outcome, Outcome::End(_))
+            && let Some(frame) = websocket::frame(&bytes[parsed.taken..])?
+        {
             if frame.mask.is_some() {
                 return Err("masked frame from a server");
             }
+            parsed.taken += frame.length;
             match frame.opcode {
-                websocket::TEXT if wire.is_json() => {
-                    reply::each_json(frame.payload, |reply| {
-                        self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-                    })?;
-                }
-                websocket::BINARY if !wire.is_json() => {
-                    let whole = reply::each_protobuf(frame.payload, |reply| {
-                        self.reply(wire, reply, now, expected, tally, answer, &mut outcome);
-                    })?;
-                    if whole != frame.payload.len() {
+                opcode if wire.takes(opcode) => {
+                    let joined;
+                    let messages = if parsed.cut.is_empty() {
+                        frame.payload
+                    } else {
+                        joined = [&parsed.cut, frame.payload].concat();
+                        &joined
+                    };
+                    let taken = wire.each(messages, |reply| self.reply(reply, reading, &mut parsed.outcome))?;
+                    if taken < messages.len() && !wire.cuts_messages() {
                         return Err("reply cut by the end of its frame");
                     }
+                    parsed.cut = messages[taken..].to_vec();
                 }
                 websocket::TEXT | websocket::BINARY => return Err("message of the other encoding"),
-                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, answer),
+                websocket::PING => websocket::push_client_frame(websocket::PONG, frame.payload, reading.answer),
                 websocket::PONG => {}
-                websocket::CLOSE => {
-                    return Ok((Outcome::End(closed_with(websocket::close_code(frame.payload))), bytes.len()));
-                }
+                websocket::CLOSE => parsed.outcome = Outcome::End(closed_with(websocket::close_code(frame.payload))),
                 _ => return Err("frame with an unknown opcode"),
             }
-            taken += frame.length;
-            if let Outcome::End(_) = outcome {
-                break;
-            }
         }
-        Ok((outcome, taken))
+        Ok(parsed)
     }
 
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "one call site's locals, and this runs per delivery")]
-    fn reply(
-        &mut self,
-        wire: Wire,
-        reply: Reply<'_>,
-        now: u64,
-        expected: Expectation,
-        tally: &mut Tally,
-        answer: &mut Vec<u8>,
-        outcome: &mut Outcome,
-    ) {
+    fn reply(&mut self, reply: Reply<'_>, reading: &mut Reading<'_>, outcome: &mut Outcome) {
         match reply {
-            Reply::Publication(payload) => match Stamp::read(payload, expected.payload) {
-                Some(stamp) if stamp.round == expected.round => self.delivery(stamp, now, tally),
-                _ => tally.strays += 1,
+            Reply::Publication(payload) => match Stamp::read(payload, reading.expected.payload) {
+                Some(stamp) if stamp.round == reading.expected.round => self.delivery(stamp, reading),
+                _ => reading.tally.strays += 1,
             },
-            Reply::Ping if self.pong => {
-                if wire.is_websocket() {
-                    let opcode = if wire.is_json() { websocket::TEXT } else { websocket::BINARY };
-                    websocket::push_client_frame(opcode, reply::pong(wire), answer);
-                } else {
-                    answer.extend_from_slice(reply::pong(wire));
-                }
+            Reply::Ping if self.pong => reading.pong(),
+            Reply::Greeting if self.phase == Phase::Opening => {
+                self.phase = Phase::Subscribing;
+                self.pong = true;
+                *outcome = Outcome::SendOpening;
             }
             Reply::Connected { pong } => {
                 self.pong = pong;
@@ -244,37 +326,61 @@ impl Session {
                 }
             }
             Reply::Subscribed if self.phase == Phase::Subscribing => {
-                self.phase = Phase::Ready;
-                *outcome = Outcome::Ready;
+                self.awaiting = self.awaiting.saturating_sub(1);
+                if self.awaiting == 0 {
+                    *outcome = self.ready(reading);
+                }
             }
             Reply::Refused { id, code, message } => {
                 let command = if id == reply::CONNECT_ID { "connect" } else { "subscribe" };
                 *outcome = Outcome::End(format!("{command} refused with {code} ({message})"));
             }
+            Reply::Error(text) => *outcome = Outcome::End(format!("the server complains: {text}")),
             Reply::Disconnect(code) => self.announced = u16::try_from(code).unwrap_or(u16::MAX),
-            Reply::Ping | Reply::Subscribed | Reply::Other => {}
+            Reply::Ping | Reply::Greeting | Reply::Subscribed | Reply::Other => {}
         }
     }
 
+    /// The last subscribe is answered; what comes from here on is counted, also in the same read.
+    fn ready(&mut self, reading: &mut Reading<'_>) -> Outcome {
+        self.phase = Phase::Ready;
+        self.subscribed = true;
+        reading.tally.setup.saturating_record(reading.now.saturating_sub(self.since));
+        self.since = reading.now;
+        Outcome::Ready
+    }
+
     #[inline]
-    fn delivery(&mut self, stamp: Stamp, now: u64, tally: &mut Tally) {
-        if stamp.channel != self.channel {
-            tally.misrouted += 1;
+    fn delivery(&mut self, stamp: Stamp, reading: &mut Reading<'_>) {
+        let place = stamp.channel.checked_sub(self.channel).unwrap_or_else(|| {
+            // The channels of a session may wrap around from the last to the first.
+            stamp.channel.wrapping_add(reading.channels).wrapping_sub(self.channel)
+        });
+        let Some(count) = reading.counts.get_mut(place as usize) else {
+            reading.tally.misrouted += 1;
             return;
+        };
+        let tally = &mut *reading.tally;
+        if count.next == JOINING {
+            // Messages that were due after this session was subscribed, and before this one, are missing.
+            let time = stamp.due.saturating_sub(self.since).saturating_sub(1);
+            let missing = time.checked_div(reading.expected.interval).unwrap_or(0);
+            count.missing = u32::try_from(missing).unwrap_or(u32::MAX).min(stamp.sequence);
+            count.next = stamp.sequence;
         }
         let (late, again, gap);
-        if stamp.sequence >= self.next {
-            gap = stamp.sequence - self.next;
-            self.missing = self.missing.saturating_add(gap);
-            self.next = stamp.sequence.saturating_add(1);
+        if stamp.sequence >= count.next {
+            gap = stamp.sequence - count.next;
+            count.missing = count.missing.saturating_add(gap);
+            count.next = stamp.sequence.saturating_add(1);
             (late, again) = (false, false);
         } else {
             // Without a list of what is missing, an earlier message counts as late as long as something is missing,
             // and as a duplicate otherwise. Both fail a run.
             gap = 0;
-            late = self.missing > 0;
+            late = count.missing > 0;
             again = !late;
-            self.missing -= u32::from(late);
+            count.missing -= u32::from(late);
         }
         if self.stalled {
             tally.stalled_delivered += u64::from(!again);
@@ -285,8 +391,8 @@ impl Session {
         tally.duplicates += u64::from(again);
         if !again {
             tally.delivered += 1;
-            tally.last_delivery = now;
-            tally.latency.saturating_record(now.saturating_sub(stamp.due));
+            tally.last_delivery = reading.now;
+            tally.latency.saturating_record(reading.now.saturating_sub(stamp.due));
         }
     }
 }
@@ -300,28 +406,53 @@ fn closed_with(code: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stamp::Format;
 
-    const EXPECTED: Expectation = Expectation { round: 1, payload: 64 };
+    const EXPECTED: Expectation = Expectation { round: 1, payload: 64, interval: 100 };
 
     /// A ready session, with what it needs to receive.
     struct Bench {
         session: Session,
+        counts: Vec<Count>,
         tally: Tally,
         answer: Vec<u8>,
     }
 
     impl Bench {
         fn new() -> Self {
-            let mut session = Session::new(5, false, 0);
+            Self::subscribed(1)
+        }
+
+        /// With so many channels of 7, from number 5 on.
+        fn subscribed(subscriptions: u16) -> Self {
+            let mut session = Session::new(0, 5, subscriptions, false, 0);
             session.phase = Phase::Opening;
-            let mut bench = Self { session, tally: Tally::new(), answer: Vec::new() };
-            let opened = text("{\"id\":1,\"connect\":{\"pong\":true}}\n{\"id\":2,\"subscribe\":{}}");
-            assert_eq!(bench.receive(&opened), Outcome::Ready);
+            let counts = vec![Count::START; subscriptions.into()];
+            let mut bench = Self { session, counts, tally: Tally::new(), answer: Vec::new() };
+            assert_eq!(bench.receive(&text("{\"id\":1,\"connect\":{\"pong\":true}}")), Outcome::Continue);
+            for left in (0..u32::from(subscriptions)).rev() {
+                let outcome = bench.receive(&text(&format!("{{\"id\":{},\"subscribe\":{{}}}}", left + 2)));
+                assert_eq!(outcome, if left == 0 { Outcome::Ready } else { Outcome::Continue });
+            }
             bench
         }
 
         fn receive(&mut self, bytes: &[u8]) -> Outcome {
-            self.session.receive(Wire::WsJson, bytes, 1000, EXPECTED, &mut self.tally, &mut self.answer)
+            let mut reading = Reading {
+                wire: Wire::WsJson,
+                now: 1000,
+                expected: EXPECTED,
+                channels: 7,
+                counts: &mut self.counts,
+                tally: &mut self.tally,
+                answer: &mut self.answer,
+            };
+            self.session.receive(bytes, &mut reading)
+        }
+
+        fn lost(&self, published: u32) -> u64 {
+            let schedule = Schedule { first: 10, interval: 100 };
+            self.counts.iter().map(|count| count.lost(published, self.session.since, schedule)).sum()
         }
     }
 
@@ -333,7 +464,8 @@ mod tests {
 
     fn message(channel: u32, sequence: u32) -> Vec<u8> {
         let mut payload = Vec::new();
-        Stamp { round: 1, channel, sequence, due: 10 }.write(64, &mut payload);
+        let due = 10 + 100 * u64::from(sequence);
+        Stamp { round: 1, channel, sequence, due }.write(Format::Object, 64, &mut payload);
         let payload = String::from_utf8(payload).unwrap();
         text(&format!("{{\"push\":{{\"channel\":\"c\",\"pub\":{{\"data\":{payload}}}}}}}"))
     }
@@ -345,7 +477,7 @@ mod tests {
             assert_eq!(bench.receive(&message(5, sequence)), Outcome::Continue);
         }
         assert_eq!(bench.tally.accounting().fault(), None);
-        assert_eq!((bench.tally.delivered, bench.session.lost(5)), (5, 0));
+        assert_eq!((bench.tally.delivered, bench.lost(5)), (5, 0));
         assert_eq!(bench.tally.latency.len(), 5);
     }
 
@@ -356,7 +488,7 @@ mod tests {
             assert_eq!(bench.receive(&[byte]), Outcome::Continue);
         }
         assert_eq!(bench.tally.delivered, 2);
-        assert!(bench.session.carry.capacity() == 0);
+        assert_eq!(bench.session.held(), 0);
     }
 
     #[test]
@@ -364,7 +496,45 @@ mod tests {
         let mut bench = Bench::new();
         bench.receive(&message(5, 0));
         bench.receive(&message(5, 3));
-        assert_eq!(bench.session.lost(6), 2 + 2);
+        assert_eq!(bench.lost(6), 2 + 2);
+    }
+
+    #[test]
+    fn each_of_several_channels_is_counted_by_itself_also_around_the_end() {
+        let mut bench = Bench::subscribed(3);
+        for (channel, sequence) in [(5, 0), (6, 0), (0, 0), (0, 1), (5, 2)] {
+            bench.receive(&message(channel, sequence));
+        }
+        assert_eq!((bench.tally.delivered, bench.tally.misrouted), (5, 0));
+        assert_eq!(bench.lost(3), 1 + 2 + 1);
+        bench.receive(&message(1, 0));
+        bench.receive(&message(4, 0));
+        assert_eq!(bench.tally.misrouted, 2);
+    }
+
+    #[test]
+    fn who_joins_in_the_middle_misses_only_what_was_due_afterwards() {
+        // Messages are due at 10, 110, 210, ...
+        for (ready, first, lost) in [(250, 3, 0), (250, 2, 0), (250, 5, 2), (5, 0, 0), (209, 3, 1), (210, 3, 0)] {
+            let mut bench = Bench::new();
+            bench.counts = vec![Count::JOIN];
+            bench.session.since = ready;
+            bench.receive(&message(5, first));
+            assert_eq!(bench.lost(first + 1), lost, "ready at {ready}, first {first}");
+            assert_eq!(bench.lost(first + 2), lost + 1);
+            bench.receive(&message(5, first));
+            assert_eq!(bench.tally.duplicates, u64::from(lost == 0));
+        }
+    }
+
+    #[test]
+    fn who_joins_in_the_middle_and_hears_nothing_has_lost_what_was_due_afterwards() {
+        let mut bench = Bench::new();
+        bench.counts = vec![Count::JOIN];
+        for (ready, published, lost) in [(250, 5, 2), (250, 3, 0), (210, 3, 0), (209, 3, 1), (0, 3, 3)] {
+            bench.session.since = ready;
+            assert_eq!(bench.lost(published), lost, "ready at {ready}, {published} published");
+        }
     }
 
     #[test]
@@ -373,7 +543,7 @@ mod tests {
         for sequence in [1, 0, 2] {
             bench.receive(&message(5, sequence));
         }
-        assert_eq!((bench.tally.out_of_order, bench.tally.duplicates, bench.session.lost(3)), (1, 0, 0));
+        assert_eq!((bench.tally.out_of_order, bench.tally.duplicates, bench.lost(3)), (1, 0, 0));
         assert_eq!(bench.tally.delivered, 3);
     }
 
@@ -390,7 +560,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.receive(&message(6, 0));
         let mut payload = Vec::new();
-        Stamp { round: 2, channel: 5, sequence: 0, due: 0 }.write(64, &mut payload);
+        Stamp { round: 2, channel: 5, sequence: 0, due: 0 }.write(Format::Object, 64, &mut payload);
         let other = String::from_utf8(payload).unwrap();
         bench.receive(&text(&format!("{{\"push\":{{\"channel\":\"c\",\"pub\":{{\"data\":{other}}}}}}}")));
         assert_eq!((bench.tally.misrouted, bench.tally.strays, bench.tally.delivered), (1, 1, 0));
@@ -415,11 +585,11 @@ mod tests {
 
     #[test]
     fn a_refused_subscribe_ends_the_session_and_says_why() {
-        let mut session = Session::new(0, false, 0);
-        session.phase = Phase::Opening;
-        let bytes =
-            text("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}");
-        let outcome = session.receive(Wire::WsJson, &bytes, 0, EXPECTED, &mut Tally::new(), &mut Vec::new());
+        let mut bench = Bench::new();
+        (bench.session.phase, bench.session.awaiting) = (Phase::Opening, 1);
+        let outcome = bench.receive(&text(
+            "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}",
+        ));
         assert_eq!(outcome, Outcome::End("subscribe refused with 103 (permission denied)".to_owned()));
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Latency};
 
@@ -24,12 +24,25 @@ pub(crate) fn count(reasons: &mut Reasons, reason: &str, by: u64) {
     }
 }
 
+/// Adds the second to the first.
+pub(crate) fn add(into: &mut Reasons, from: &Reasons) {
+    from.iter().for_each(|(reason, by)| count(into, reason, *by));
+}
+
+/// Reasons in words, `3 x closed with 3008; 1 x refused with HTTP 503`.
+pub(crate) fn words(reasons: &Reasons) -> String {
+    let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
+    words.join("; ")
+}
+
 /// The figures of one measurement over a number of sessions.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// From the time a message was due to its reading, in ns.
+    #[serde(with = "crate::stats::sparse")]
     pub(crate) latency: Histogram<u64>,
     /// From the call of `connect` to the subscribe's reply, in ns.
+    #[serde(with = "crate::stats::sparse")]
     pub(crate) setup: Histogram<u64>,
     /// When the last delivery was read, in ns of [`crate::clock::now`]; 0 without any.
     pub(crate) last_delivery: u64,
@@ -45,8 +58,12 @@ pub(crate) struct Tally {
     pub(crate) misrouted: u64,
     /// Publications that are none of this measurement's.
     pub(crate) strays: u64,
-    /// Reading sessions that ended, by reason.
+    /// Sessions that did not come up or could not be reopened, by reason.
+    pub(crate) refused: Reasons,
+    /// Reading sessions that ended after they were ready, by reason.
     pub(crate) ended: Reasons,
+    /// Sessions that were closed and reopened on purpose.
+    pub(crate) reopened: u64,
     /// Stalled sessions that ended, by reason.
     pub(crate) stalled_ended: Reasons,
     /// Messages that stalled sessions found once they read again.
@@ -68,7 +85,9 @@ impl Tally {
             duplicates: 0,
             misrouted: 0,
             strays: 0,
+            refused: Reasons::new(),
             ended: Reasons::new(),
+            reopened: 0,
             stalled_ended: Reasons::new(),
             stalled_delivered: 0,
             stalled_faults: 0,
@@ -88,11 +107,18 @@ impl Tally {
         self.strays += other.strays;
         self.stalled_delivered += other.stalled_delivered;
         self.stalled_faults += other.stalled_faults;
-        for (reason, by) in &other.ended {
-            count(&mut self.ended, reason, *by);
-        }
-        for (reason, by) in &other.stalled_ended {
-            count(&mut self.stalled_ended, reason, *by);
+        self.reopened += other.reopened;
+        add(&mut self.refused, &other.refused);
+        add(&mut self.ended, &other.ended);
+        add(&mut self.stalled_ended, &other.stalled_ended);
+    }
+
+    /// Adds a part to a sum of several, where there is a part.
+    pub(crate) fn gather(sum: &mut Option<Self>, part: Option<Self>) {
+        match (sum.as_mut(), part) {
+            (Some(sum), Some(part)) => sum.merge(&part),
+            (None, part) => *sum = part,
+            (Some(_), None) => {}
         }
     }
 
@@ -116,7 +142,7 @@ impl Tally {
 }
 
 /// Where every message went; a healthy run has zeros behind `delivered`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Accounting {
     /// Messages that arrived.
     pub(crate) delivered: u64,
@@ -143,9 +169,7 @@ impl Accounting {
         self.duplicates += other.duplicates;
         self.misrouted += other.misrouted;
         self.strays += other.strays;
-        for (reason, by) in &other.sessions_ended {
-            count(&mut self.sessions_ended, reason, *by);
-        }
+        add(&mut self.sessions_ended, &other.sessions_ended);
     }
 
     /// What went wrong, in words; `None` if nothing did. Strays are no fault: another publisher may share the Redis.

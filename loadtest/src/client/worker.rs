@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -11,10 +12,11 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use super::session::{Expectation, Outcome, Phase, Session};
+use super::Counters;
+use super::command::{Command, Opening};
+use super::session::{Count, Expectation, Outcome, Phase, Reading, Schedule, Session};
 use super::tally::{Tally, count};
 use super::target::Target;
-use super::{Counters, Opening};
 use crate::clock;
 use crate::error::{Context, Result};
 
@@ -27,40 +29,19 @@ const EVENTS: usize = 1024;
 /// Sessions begun per turn at most, so that those under way are served as well.
 const OPEN_PER_TURN: u32 = 64;
 
+/// How often slow readers read, in ns.
+const SLOW_TICK: u64 = 50_000_000;
+
 /// Marks the eventfd among the slab's indices.
 const WAKE: u64 = u64::MAX;
 
-/// What the main thread asks for.
+/// A thread's share of a command.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// Open these sessions; their numbers are `first`, `first + step`, ...
-    Open {
-        /// The first session's number.
-        first: u32,
-        /// The distance to the next.
-        step: u32,
-        /// How many and how.
-        opening: Opening,
-    },
-    /// Begin a measurement.
-    Round {
-        /// What belongs to it.
-        expectation: Expectation,
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Let stalled sessions read.
-    Resume {
-        /// Told when done.
-        done: SyncSender<()>,
-    },
-    /// Give away what was counted.
-    Collect {
-        /// Messages published per channel.
-        published: Arc<[u32]>,
-        /// Takes the tally.
-        reply: SyncSender<Tally>,
-    },
+pub(super) struct Order {
+    /// What to do.
+    pub(super) command: Command,
+    /// Told when it is done, with what was counted if that was asked for.
+    pub(super) answer: SyncSender<Option<Tally>>,
 }
 
 /// Sessions still to be opened.
@@ -72,6 +53,17 @@ struct Pending {
     opening: Opening,
     /// When the next connection is due, in ns; unused without a rate.
     due: u64,
+}
+
+/// Sessions that are closed and reopened in turn.
+#[derive(Debug)]
+struct Churn {
+    /// From one to the next, in ns.
+    interval: f64,
+    /// When the next is due, in ns.
+    due: f64,
+    /// Whose turn it is.
+    next: usize,
 }
 
 struct Slot {
@@ -87,7 +79,13 @@ pub(super) struct Worker {
     orders: Receiver<Order>,
     epoll: OwnedFd,
     slots: Vec<Slot>,
+    /// What each session has had of its channels; as many as it has subscriptions, in the order of the slots.
+    counts: Vec<Count>,
     pending: Option<Pending>,
+    churn: Option<Churn>,
+    /// Sessions that read slowly, and when they do so next, in ns.
+    slow: Vec<usize>,
+    slow_due: u64,
     /// Sessions begun and not ready yet.
     in_flight: u32,
     expectation: Expectation,
@@ -113,9 +111,13 @@ impl Worker {
             orders,
             epoll,
             slots: Vec::new(),
+            counts: Vec::new(),
             pending: None,
+            churn: None,
+            slow: Vec::new(),
+            slow_due: 0,
             in_flight: 0,
-            expectation: Expectation { round: 0, payload: 0 },
+            expectation: Expectation { round: 0, payload: 0, interval: 0 },
             tally: Tally::new(),
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             answer: Vec::new(),
@@ -126,7 +128,9 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         loop {
-            let timeout = self.open_due();
+            // Sessions are reopened here and not among events, which may still speak of the socket before.
+            let timeout = [self.open_due(), self.churn_due(), self.read_slowly()].into_iter().flatten().min();
+            let timeout = timeout.map(timespec);
             events.clear();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -153,32 +157,11 @@ impl Worker {
     /// Does what was ordered; false once the fleet is gone.
     fn take_orders(&mut self) -> bool {
         loop {
-            // A receiver that is gone has given up waiting, which it reported itself.
             match self.orders.try_recv() {
-                Ok(Order::Open { first, step, opening }) => {
-                    self.slots.reserve(opening.sessions as usize);
-                    self.pending =
-                        Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
-                }
-                Ok(Order::Round { expectation, done }) => {
-                    self.expectation = expectation;
-                    self.slots.iter_mut().for_each(|slot| slot.session.start_round());
-                    let _ = done.send(());
-                }
-                Ok(Order::Resume { done }) => {
-                    for index in 0..self.slots.len() {
-                        if self.slots[index].session.stalled {
-                            self.watch(index, EventFlags::IN);
-                        }
-                    }
-                    let _ = done.send(());
-                }
-                Ok(Order::Collect { published, reply }) => {
-                    let mut tally = std::mem::replace(&mut self.tally, Tally::new());
-                    for Slot { session, .. } in self.slots.iter().filter(|slot| !slot.session.stalled) {
-                        tally.lost += session.lost(published.get(session.channel as usize).copied().unwrap_or(0));
-                    }
-                    let _ = reply.send(tally);
+                Ok(Order { command, answer }) => {
+                    let tally = self.obey(command);
+                    // A receiver that is gone has given up waiting, which it reported itself.
+                    let _ = answer.send(tally);
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -186,8 +169,68 @@ impl Worker {
         }
     }
 
-    /// Begins the sessions that are due; says how long the loop may wait for the next.
-    fn open_due(&mut self) -> Option<Timespec> {
+    fn obey(&mut self, command: Command) -> Option<Tally> {
+        match command {
+            Command::Open { first, step, opening } => {
+                self.slots.reserve(opening.sessions as usize);
+                self.pending = Some(Pending { next: first, step, left: opening.sessions, opening, due: clock::now() });
+            }
+            Command::Round(expectation) => {
+                self.expectation = expectation;
+                let subscriptions = self.subscriptions();
+                let counts = self.counts.chunks_mut(subscriptions);
+                self.slots.iter_mut().zip(counts).for_each(|(slot, counts)| slot.session.start_round(counts));
+            }
+            Command::Churn { per_second } => {
+                let next = self.churn.take().map_or(0, |churn| churn.next);
+                let interval = 1e9 / per_second;
+                let due = clock::now() as f64 + interval;
+                self.churn = (per_second > 0.0).then_some(Churn { interval, due, next });
+            }
+            Command::Resume => {
+                self.slow.clear();
+                for index in 0..self.slots.len() {
+                    if self.slots[index].session.stalled {
+                        self.watch(index, EventFlags::IN);
+                    }
+                }
+            }
+            Command::Collect { published, schedule } => {
+                let mut tally = std::mem::replace(&mut self.tally, Tally::new());
+                tally.lost += self.lost(&published, schedule);
+                return Some(tally);
+            }
+        }
+        None
+    }
+
+    /// Channels of each session.
+    fn subscriptions(&self) -> usize {
+        self.target.layout.subscriptions() as usize
+    }
+
+    /// Where the counts of a session are.
+    fn counts_of(&self, index: usize) -> Range<usize> {
+        index * self.subscriptions()..(index + 1) * self.subscriptions()
+    }
+
+    /// Messages that did not come to those who were subscribed.
+    fn lost(&self, published: &[u32], schedule: Schedule) -> u64 {
+        let mut lost = 0;
+        for (Slot { session, .. }, counts) in self.slots.iter().zip(self.counts.chunks(self.subscriptions())) {
+            if session.stalled || !session.subscribed {
+                continue;
+            }
+            for (channel, count) in self.target.layout.channels_from(session.channel).zip(counts) {
+                let published = published.get(channel as usize).copied().unwrap_or(0);
+                lost += count.lost(published, session.since, schedule);
+            }
+        }
+        lost
+    }
+
+    /// Begins the sessions that are due; says for how many ns the loop may wait for the next.
+    fn open_due(&mut self) -> Option<u64> {
         let mut pending = self.pending.take()?;
         let interval = 1_000_000_000u64.checked_div(u64::from(pending.opening.rate)).unwrap_or(0);
         let now = clock::now();
@@ -199,7 +242,10 @@ impl Worker {
             && self.in_flight < pending.opening.in_flight
             && (interval == 0 || pending.due <= now)
         {
-            self.begin(pending.next, &pending.opening);
+            let session = self.session(pending.next, pending.opening.stalled);
+            self.slots.push(Slot { stream: None, session });
+            self.counts.resize(self.slots.len() * self.subscriptions(), Count::JOIN);
+            self.begin(self.slots.len() - 1);
             pending.next += pending.step;
             pending.left -= 1;
             pending.due += interval;
@@ -215,14 +261,19 @@ impl Worker {
             (true, _) => Some(pending.due.saturating_sub(now)),
         };
         self.pending = Some(pending);
-        wait.map(timespec)
+        wait
     }
 
-    fn begin(&mut self, number: u32, opening: &Opening) {
-        let channel = number % opening.channels.max(1);
-        let index = self.slots.len();
-        let session = Session::new(channel, opening.stalled, clock::now());
-        let stream = self.target.connect(number, opening.stalled);
+    fn session(&self, number: u32, stalled: bool) -> Session {
+        let layout = &self.target.layout;
+        let (server, channel) = (self.target.server_of(number), layout.first(number));
+        Session::new(server, channel, layout.subscriptions() as u16, stalled, clock::now())
+    }
+
+    /// Connects the session of a slot.
+    fn begin(&mut self, index: usize) {
+        let Session { server, stalled, .. } = self.slots[index].session;
+        let stream = self.target.connect(server, index, stalled);
         self.in_flight += 1;
         let added = stream.and_then(|stream| {
             let data = EventData::new_u64(index as u64);
@@ -230,12 +281,70 @@ impl Worker {
             Ok(stream)
         });
         match added {
-            Ok(stream) => self.slots.push(Slot { stream: Some(stream), session }),
-            Err(error) => {
-                self.slots.push(Slot { stream: None, session });
-                self.end(index, &error.to_string());
+            Ok(stream) => self.slots[index].stream = Some(stream),
+            Err(error) => self.end(index, &error.to_string()),
+        }
+    }
+
+    /// Closes and reopens the sessions whose turn it is; says for how many ns the loop may wait for the next.
+    fn churn_due(&mut self) -> Option<u64> {
+        let mut churn = self.churn.take()?;
+        let now = clock::now() as f64;
+        let mut begun = 0;
+        while churn.due <= now && begun < OPEN_PER_TURN && !self.slots.is_empty() {
+            churn.due += churn.interval;
+            begun += 1;
+            let index = churn.next % self.slots.len();
+            churn.next = index + 1;
+            self.reopen(index);
+        }
+        let wait = (churn.due - now).max(0.0) as u64;
+        self.churn = Some(churn);
+        Some(wait)
+    }
+
+    /// Closes a session, as a client does that goes away, and opens it anew. One that is still connecting is left to it.
+    fn reopen(&mut self, index: usize) {
+        let Slot { session, .. } = &self.slots[index];
+        if session.stalled || !matches!(session.phase, Phase::Ready | Phase::Ended) {
+            return;
+        }
+        if session.phase == Phase::Ready {
+            self.counters.closed.fetch_add(1, Ordering::Release);
+        }
+        if session.subscribed {
+            // What came is judged; what was still on its way was not waited for.
+            self.tally.lost += self.counts[self.counts_of(index)].iter().map(|count| count.missing()).sum::<u64>();
+        }
+        let subscriptions = self.target.layout.subscriptions() as u16;
+        let session = Session::new(session.server, session.channel, subscriptions, false, clock::now());
+        self.slots[index] = Slot { stream: None, session };
+        let counts = self.counts_of(index);
+        self.counts[counts].fill(Count::JOIN);
+        self.tally.reopened += 1;
+        self.begin(index);
+    }
+
+    /// Lets slow readers read what their rate allows; says for how many ns the loop may wait for the next time.
+    fn read_slowly(&mut self) -> Option<u64> {
+        if self.slow.is_empty() {
+            return None;
+        }
+        let now = clock::now();
+        if now >= self.slow_due {
+            let late = now - self.slow_due;
+            let time = SLOW_TICK + late.min(1_000_000_000);
+            self.slow_due = now + SLOW_TICK;
+            let allowed = (self.target.stalled_read_rate.saturating_mul(time) / 1_000_000_000).max(1);
+            let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).min(READ_BUFFER);
+            for index in std::mem::take(&mut self.slow) {
+                self.read(index, allowed);
+                if self.slots[index].session.phase == Phase::Ready {
+                    self.slow.push(index);
+                }
             }
         }
+        Some(self.slow_due.saturating_sub(now))
     }
 
     fn event(&mut self, index: usize, flags: EventFlags) {
@@ -249,16 +358,17 @@ impl Worker {
         }
         if session.stalled && session.phase == Phase::Ready && !flags.contains(EventFlags::IN) {
             // The server has ended the connection: now it can be read to its end.
+            self.slow.retain(|slow| *slow != index);
             self.watch(index, EventFlags::IN);
             return;
         }
-        self.read(index);
+        self.read(index, READ_BUFFER);
     }
 
     fn connected(&mut self, index: usize) {
         let session = &mut self.slots[index].session;
         session.phase = if self.target.wire.is_websocket() { Phase::Upgrading } else { Phase::Opening };
-        let greeting = self.target.greeting(session.channel);
+        let greeting = self.target.greeting(session.server, session.channel);
         self.watch(index, EventFlags::IN);
         self.send(index, &greeting);
     }
@@ -271,9 +381,10 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, index: usize) {
+    fn read(&mut self, index: usize, most: usize) {
+        let counts = self.counts_of(index);
         let Some(Slot { stream: Some(stream), session }) = self.slots.get_mut(index) else { return };
-        let length = match (&*stream).read(&mut self.buffer) {
+        let length = match (&*stream).read(&mut self.buffer[..most]) {
             Ok(0) => {
                 let reason = session.reason_of_eof();
                 return self.end(index, &reason);
@@ -283,9 +394,16 @@ impl Worker {
             Err(error) => return self.end(index, &error.to_string()),
         };
         let now = clock::now();
-        let bytes = &self.buffer[..length];
-        let outcome =
-            session.receive(self.target.wire, bytes, now, self.expectation, &mut self.tally, &mut self.answer);
+        let mut reading = Reading {
+            wire: self.target.wire,
+            now,
+            expected: self.expectation,
+            channels: self.target.layout.channels(),
+            counts: &mut self.counts[counts],
+            tally: &mut self.tally,
+            answer: &mut self.answer,
+        };
+        let outcome = session.receive(&self.buffer[..length], &mut reading);
         if !self.answer.is_empty() {
             let answer = std::mem::take(&mut self.answer);
             self.send(index, &answer);
@@ -308,11 +426,15 @@ impl Worker {
         if session.phase != Phase::Ready {
             return;
         }
+        let stalled = session.stalled;
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.tally.setup.saturating_record(now.saturating_sub(session.opened));
         self.counters.ready.fetch_add(1, Ordering::Release);
-        if session.stalled {
+        if stalled {
             self.watch(index, EventFlags::RDHUP);
+            if self.target.stalled_read_rate > 0 {
+                self.slow_due = if self.slow.is_empty() { now + SLOW_TICK } else { self.slow_due };
+                self.slow.push(index);
+            }
         }
     }
 
@@ -351,7 +473,11 @@ impl Worker {
         if !ready {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        let reasons = if ready && slot.session.stalled { &mut self.tally.stalled_ended } else { &mut self.tally.ended };
+        let reasons = match (ready, slot.session.stalled) {
+            (false, _) => &mut self.tally.refused,
+            (true, true) => &mut self.tally.stalled_ended,
+            (true, false) => &mut self.tally.ended,
+        };
         count(reasons, reason, 1);
     }
 }

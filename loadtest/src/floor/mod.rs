@@ -20,7 +20,7 @@ use rustix::fd::OwnedFd;
 
 use self::upstream::Upstream;
 use crate::error::{Context, Error, Result};
-use crate::resp::Url;
+use crate::url::Url;
 use crate::wire::{reply, websocket};
 
 const LISTENER: u64 = u64::MAX;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::error::{Context, Error, Result};
 use crate::publisher::connect;
-use crate::resp::{self, Url, Value};
+use crate::resp::{self, Value};
+use crate::url::Url;
 
 /// Read at once; a burst of 200 messages of 128 B fits twice.
 const READ_BUFFER: usize = 128 << 10;
@@ -24,7 +25,7 @@ impl Upstream {
     pub(super) fn subscribe(url: &Url, channel: &str) -> Result<Self> {
         let mut stream = connect(&url.address, &format!("Redis at {}", url.address))?;
         let mut out = Vec::new();
-        let mut answers = u32::from(url.push_login(&mut out)) + 1;
+        let mut answers = u32::from(resp::push_login(url, &mut out)) + 1;
         resp::push_command(&[b"SUBSCRIBE", channel.as_bytes()], &mut out);
         stream.write_all(&out).context(|| "cannot subscribe in Redis".to_owned())?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).context(|| "cannot set a socket up".to_owned())?;

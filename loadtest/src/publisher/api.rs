@@ -2,14 +2,11 @@
 
 use serde_json::value::RawValue;
 
-use super::{Answer, Dialect};
+use super::{Answer, Dialect, Says, http};
 use crate::error::{Error, Result};
-use crate::wire::websocket::{head_end, header};
 
 /// Requests in flight; enough to hide the round trip, few enough for any server.
 const WINDOW: u64 = 64;
-/// The longest answer that is understood.
-const MAX_BODY: usize = 1 << 20;
 
 /// An API to publish to.
 #[derive(Debug, Clone)]
@@ -47,7 +44,7 @@ struct Publish<'a> {
 }
 
 #[derive(serde::Deserialize)]
-struct Response {
+struct Reply {
     error: Option<serde_json::Value>,
 }
 
@@ -85,24 +82,21 @@ impl Dialect for Api {
     }
 
     fn answer(&self, bytes: &[u8]) -> std::result::Result<Option<Answer>, String> {
-        let Some(start) = head_end(bytes)? else { return Ok(None) };
-        let head = str::from_utf8(&bytes[..start]).map_err(|_| format!("{} sent no HTTP", self.name()))?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        match status {
-            "200" => {}
-            "401" | "403" => return Err(format!("{} refuses the key (HTTP {status}): check --api-key", self.name())),
-            _ => return Err(format!("{} answered HTTP {status}: check --api-url", self.name())),
+        let Some(response) = http::response(bytes).map_err(|fault| format!("{} sent an {fault}", self.name()))? else {
+            return Ok(None);
+        };
+        match response.status {
+            200 => {}
+            status @ (401 | 403) => {
+                return Err(format!("{} refuses the key (HTTP {status}): check --api-key", self.name()));
+            }
+            status => return Err(format!("{} answered HTTP {status}: check --api-url", self.name())),
         }
-        let length: usize = header(head, "content-length")
-            .and_then(|length| length.parse().ok())
-            .filter(|length| *length <= MAX_BODY)
-            .ok_or_else(|| format!("{} sent an answer without a sensible Content-Length", self.name()))?;
-        let Some(body) = bytes.get(start..start + length) else { return Ok(None) };
-        let response: Response =
-            serde_json::from_slice(body).map_err(|_| format!("{} sent an answer that is no JSON", self.name()))?;
-        match response.error {
+        let reply: Reply = serde_json::from_slice(response.body)
+            .map_err(|_| format!("{} sent an answer that is no JSON", self.name()))?;
+        match reply.error {
             Some(error) => Err(format!("{} refused a message: {error}", self.name())),
-            None => Ok(Some(Answer { length: start + length, heard: true })),
+            None => Ok(Some(Answer { length: response.length, says: Says::Taken { heard: true } })),
         }
     }
 }
@@ -125,9 +119,11 @@ mod tests {
     fn answers_are_read_whole_and_refusals_say_why() {
         let api = Api::new("http://127.0.0.1:8000/api", "k").unwrap();
         let fine = b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"result\":{}}";
-        assert_eq!(api.answer(fine), Ok(Some(Answer { length: fine.len(), heard: true })));
+        assert_eq!(api.answer(fine), Ok(Some(Answer { length: fine.len(), says: Says::Taken { heard: true } })));
         assert_eq!(api.answer(&fine[..fine.len() - 1]), Ok(None));
-        assert!(api.answer(b"HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap_err().contains("--api-key"));
+        assert!(
+            api.answer(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").unwrap_err().contains("--api-key")
+        );
         let refusal = b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"error\":{\"code\":107}}";
         assert!(api.answer(refusal).unwrap_err().contains("107"));
     }

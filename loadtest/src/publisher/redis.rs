@@ -1,8 +1,9 @@
 //! Publishing by plain `PUBLISH`.
 
-use super::{Answer, Dialect};
+use super::{Answer, Dialect, Says};
 use crate::error::{Error, Result};
-use crate::resp::{self, Url, Value};
+use crate::resp::{self, Value};
+use crate::url::Url;
 
 /// A Redis to publish to.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ impl Redis {
     /// # Errors
     /// A URL that is none.
     pub(crate) fn new(url: &str, prefix: &str) -> Result<Self> {
-        Ok(Self { url: Url::parse(url).map_err(Error::Usage)?, prefix: prefix.to_owned() })
+        Ok(Self { url: resp::url(url).map_err(Error::Usage)?, prefix: prefix.to_owned() })
     }
 }
 
@@ -35,8 +36,12 @@ impl Dialect for Redis {
         u64::MAX
     }
 
+    fn unheard(&self) -> &'static str {
+        "let the server use the same Redis, and give its prefix by --redis-prefix"
+    }
+
     fn hello(&self, out: &mut Vec<u8>) -> u64 {
-        u64::from(self.url.push_login(out))
+        u64::from(resp::push_login(&self.url, out))
     }
 
     fn encode(&self, channel: &str, payload: &[u8], out: &mut Vec<u8>) {
@@ -50,7 +55,9 @@ impl Dialect for Redis {
             Some((Value::Error(text), _)) => {
                 Err(format!("{} refused a command: {}", self.name(), String::from_utf8_lossy(text)))
             }
-            Some((value, length)) => Ok(Some(Answer { length, heard: value != Value::Integer(0) })),
+            Some((value, length)) => {
+                Ok(Some(Answer { length, says: Says::Taken { heard: value != Value::Integer(0) } }))
+            }
         }
     }
 }

@@ -3,49 +3,39 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::cli::{self, Backend, CompareArgs};
-use crate::client::Fleet;
+use super::measure::{Load, Measured, measure, warm_up};
+use super::stage::Stage;
+use crate::client::layout::Layout;
 use crate::client::tally::Accounting;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::floor::child::FloorProcess;
 use crate::probe::Probe;
-use crate::report::{Checks, Findings, duration_us, optional, row, to_json};
-use crate::scenario::measure::{Load, Measured, measure};
-use crate::scenario::pattern::warm_up;
+use crate::report::figures::{self, Figures};
+use crate::report::{Checks, Findings};
+use crate::settings::Settings;
 use crate::stats::median;
-use crate::terminal::Progress;
-use crate::wire::Wire;
 
 /// After connecting and after disconnecting, so that neither is charged to the messages.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The measurements of one side.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 struct Side {
     steady: Vec<Measured>,
     burst: Vec<Measured>,
 }
 
-#[derive(Serialize)]
-struct Comparison {
-    server: Side,
-    floor: Side,
-    medians: Medians,
-}
-
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Medians {
-    server: Figures,
-    floor: Figures,
+    server: SideFigures,
+    floor: SideFigures,
     ratio: Option<f64>,
     burst_ratio: Option<f64>,
 }
 
 /// Medians over the rounds of one side.
-#[derive(Debug, Serialize)]
-struct Figures {
+#[derive(Debug)]
+struct SideFigures {
     cpu_us_per_delivery: Option<f64>,
     p50_us: Option<f64>,
     p99_us: Option<f64>,
@@ -54,9 +44,9 @@ struct Figures {
 }
 
 impl Side {
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> SideFigures {
         let cpu = |of: &[Measured]| median(of.iter().filter_map(|measured| measured.cpu_us_per_delivery));
-        Figures {
+        SideFigures {
             cpu_us_per_delivery: cpu(&self.steady),
             p50_us: median(self.steady.iter().map(|measured| measured.latency.p50_us)),
             p99_us: median(self.steady.iter().map(|measured| measured.latency.p99_us)),
@@ -68,45 +58,30 @@ impl Side {
 
 /// Who is measured.
 struct Contender {
+    /// None for the server of the settings.
     address: Option<SocketAddr>,
     probe: Probe,
     side: Side,
 }
 
 /// Measures both, round by round, and takes the medians.
-pub(crate) fn run(args: &CompareArgs, progress: &Progress) -> Result<Findings> {
-    if args.server.wire != Wire::WsJson || args.publish.publish != Backend::Redis {
-        return Err(Error::Usage(
-            "the floor speaks ws-json and listens to Redis: leave --wire and --publish".to_owned(),
-        ));
-    }
-    if args.sessions == 0 || (args.burst == 0 && (args.max_burst_ratio.or(args.min_deliveries_per_second)).is_some()) {
-        return Err(Error::Usage("bounds on the burst need --burst, and all of it --sessions".to_owned()));
-    }
-    cli::check_payload(args.payload)?;
-    let steady = Load {
-        label: "publishing at a rate",
-        channels: vec![args.server.channel.clone()],
-        readers: args.sessions,
-        payload: args.payload,
-        messages: cli::messages(args.rate, args.seconds)?,
-        rate: Some(args.rate),
-        grace: args.publish.grace(),
-    };
-    let burst = Load { label: "publishing a burst", messages: args.burst.into(), rate: None, ..steady.clone() };
-    let floor = FloorProcess::start(&args.publish.redis, &args.publish.redis_prefix, &args.server.channel)?;
+pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
+    let settings = stage.settings;
+    let messages = &settings.messages;
+    let channel = &settings.sessions.channel;
+    let floor = FloorProcess::start(messages.redis.reveal(), &messages.redis_prefix, channel)?;
     let mut contenders = [
-        Contender { address: None, probe: Probe::new(args.server_pid)?, side: Side::default() },
-        Contender { address: Some(floor.address()), probe: Probe::new(floor.pid())?, side: Side::default() },
+        Contender { address: None, probe: Probe::new(&settings.server.server_pid)?, side: Side::default() },
+        Contender { address: Some(floor.address()), probe: Probe::new(&[floor.pid()])?, side: Side::default() },
     ];
     let mut accounting = Accounting::default();
-    for round in 0..args.rounds {
+    for round in 0..messages.rounds {
         // Each goes first every other time.
         for turn in 0..2 {
             let number = ((round + turn) % 2) as usize;
             let name = ["server", "floor"][number];
-            progress.line(&format!("round {} of {}: {name}", round + 1, args.rounds));
-            contenders[number].measure(args, &steady, &burst, &mut accounting, progress)?;
+            stage.monitor.line(&format!("round {} of {}: {name}", round + 1, messages.rounds));
+            contenders[number].measure(stage, &mut accounting)?;
         }
     }
     drop(floor);
@@ -119,73 +94,60 @@ pub(crate) fn run(args: &CompareArgs, progress: &Progress) -> Result<Findings> {
         server: ours,
         floor: theirs,
     };
+    let mut figures = figures(&medians);
+    figures.set(&figures::SESSIONS, f64::from(settings.sessions.sessions));
+    figures.set(&figures::DELIVERED, accounting.delivered as f64);
     let mut checks = Checks::default();
     checks.accounting(&accounting);
-    checks.at_most("CPU per delivery over the floor's", args.max_ratio, medians.ratio, "x");
-    checks.at_most("CPU per delivery of a burst over the floor's", args.max_burst_ratio, medians.burst_ratio, "x");
-    checks.at_least(
-        "deliveries per second of a burst",
-        args.min_deliveries_per_second,
-        medians.server.burst_deliveries_per_second,
-        "/s",
-    );
-    let rows = rows(&medians);
-    Ok(Findings { rows, result: to_json(&Comparison { server, floor, medians }), checks })
+    checks.at_most(&figures, &figures::CPU_OVER_FLOOR, settings.bounds.max_ratio);
+    checks.at_most(&figures, &figures::BURST_CPU_OVER_FLOOR, settings.bounds.max_burst_ratio);
+    checks.at_least(&figures, &figures::BURST_DELIVERIES_PER_SECOND, settings.bounds.min_deliveries_per_second);
+    Ok(Findings { figures, checks, ..Findings::default() })
 }
 
 impl Contender {
-    fn measure(
-        &mut self,
-        args: &CompareArgs,
-        steady: &Load,
-        burst: &Load,
-        accounting: &mut Accounting,
-        progress: &Progress,
-    ) -> Result<()> {
-        let mut server = args.server.clone();
-        server.server = self.address.or(server.server);
-        let dialect = args.publish.dialect()?;
-        let mut fleet = Fleet::start(server.target(args.sessions)?, server.threads)?;
-        fleet.open(server.opening(args.sessions, 1), progress)?;
-        progress.wait("settling", SETTLE);
-        accounting.add(&warm_up(&fleet, &*dialect, steady, progress)?);
-        for (load, results) in [(steady, &mut self.side.steady), (burst, &mut self.side.burst)] {
+    fn measure(&mut self, stage: &Stage<'_>, accounting: &mut Accounting) -> Result<()> {
+        let settings = self.address.map(|address| {
+            let mut settings: Settings = stage.settings.clone();
+            settings.server.server = vec![address];
+            settings
+        });
+        let stage = Stage { settings: settings.as_ref().unwrap_or(stage.settings), ..*stage };
+        let sessions = stage.settings.sessions.sessions;
+        let target = stage.target(Layout::even(1, 1), sessions)?;
+        let steady = stage.load("publishing at a rate", &target, sessions);
+        let burst = stage.settings.messages.burst.unwrap_or(0);
+        let burst = Load { label: "publishing a burst", messages: burst.into(), rate: None, ..steady.clone() };
+        let dialect = stage.dialect()?;
+        let mut fleet = stage.fleet(&target, sessions)?;
+        fleet.open(stage.opening(sessions), stage.monitor)?;
+        stage.monitor.wait("settling", SETTLE);
+        accounting.add(&warm_up(&fleet, &*dialect, &steady, &stage)?);
+        for (load, results) in [(&steady, &mut self.side.steady), (&burst, &mut self.side.burst)] {
             if load.messages > 0 {
-                let measured = measure(&fleet, &*dialect, load, Some(self.probe), progress, &mut |_| Ok(()))?;
+                let probe = Some(&self.probe);
+                let measured = measure(&fleet, &*dialect, load, probe, stage.monitor, &mut |_| Ok(()))?;
                 accounting.add(&measured.accounting);
                 results.push(measured);
             }
         }
         drop(fleet);
-        progress.wait("settling", SETTLE);
+        stage.monitor.wait("settling", SETTLE);
         Ok(())
     }
 }
 
-fn rows(medians: &Medians) -> Vec<Vec<String>> {
+fn figures(medians: &Medians) -> Figures {
     let (server, floor) = (&medians.server, &medians.floor);
-    let line = |name: &str, ours: Option<f64>, theirs: Option<f64>, decimals: usize, ratio: Option<f64>| {
-        row([name.to_owned(), optional(ours, decimals), optional(theirs, decimals), optional(ratio, 2)])
-    };
-    let time = |us: Option<f64>| us.map_or("-".to_owned(), duration_us);
-    vec![
-        row(["median", "server", "floor", "ratio"]),
-        line("CPU per delivery, us", server.cpu_us_per_delivery, floor.cpu_us_per_delivery, 3, medians.ratio),
-        row(["latency p50".to_owned(), time(server.p50_us), time(floor.p50_us)]),
-        row(["latency p99".to_owned(), time(server.p99_us), time(floor.p99_us)]),
-        line(
-            "burst: CPU per delivery, us",
-            server.burst_cpu_us_per_delivery,
-            floor.burst_cpu_us_per_delivery,
-            3,
-            medians.burst_ratio,
-        ),
-        line(
-            "burst: deliveries per second",
-            server.burst_deliveries_per_second,
-            floor.burst_deliveries_per_second,
-            0,
-            None,
-        ),
-    ]
+    let mut out = Figures::default();
+    out.set(&figures::CPU_US_PER_DELIVERY, server.cpu_us_per_delivery);
+    out.set(&figures::FLOOR_CPU_US_PER_DELIVERY, floor.cpu_us_per_delivery);
+    out.set(&figures::CPU_OVER_FLOOR, medians.ratio);
+    out.set(&figures::P50_US, server.p50_us);
+    out.set(&figures::P99_US, server.p99_us);
+    out.set(&figures::BURST_CPU_US_PER_DELIVERY, server.burst_cpu_us_per_delivery);
+    out.set(&figures::FLOOR_BURST_CPU_US_PER_DELIVERY, floor.burst_cpu_us_per_delivery);
+    out.set(&figures::BURST_CPU_OVER_FLOOR, medians.burst_ratio);
+    out.set(&figures::BURST_DELIVERIES_PER_SECOND, server.burst_deliveries_per_second);
+    out
 }

@@ -1,16 +1,16 @@
-//! Commands out, replies in.
+//! What a session looks for in what a server sends, and the Centrifuge protocol: commands out, replies in.
 
 use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tidegate_protocol::message;
 
-use super::{Malformed, Wire};
+use super::{MAX_MESSAGE, Malformed};
 use crate::stamp;
 
 /// The id of every session's connect command.
 pub(crate) const CONNECT_ID: u32 = 1;
-/// The id of every session's subscribe command.
+/// The id of every session's first subscribe command; further ones count on.
 pub(crate) const SUBSCRIBE_ID: u32 = 2;
 
 /// A reply, as far as a load generator cares.
@@ -18,8 +18,10 @@ pub(crate) const SUBSCRIBE_ID: u32 = 2;
 pub(crate) enum Reply<'a> {
     /// A publication; the slice begins with its payload (and, in JSON, goes on behind it).
     Publication(&'a [u8]),
-    /// An empty reply.
+    /// Wants [`super::Wire::pong`].
     Ping,
+    /// The server has said what it is and waits for the opening.
+    Greeting,
     /// The connect was accepted.
     Connected {
         /// Whether the server wants pings to be answered.
@@ -36,32 +38,34 @@ pub(crate) enum Reply<'a> {
         /// The error's text.
         message: String,
     },
+    /// The server complains, in its own words.
+    Error(String),
     /// The server is about to end the connection.
     Disconnect(u32),
     /// Something else that the protocol allows.
     Other,
 }
 
-/// The connect and the subscribe of one session, pipelined, without framing.
-pub(crate) fn opening(wire: Wire, channel: &str) -> Vec<u8> {
-    if wire.is_json() {
+/// The connect and the subscribes of one session in JSON, pipelined.
+pub(crate) fn opening_json(channels: impl Iterator<Item = String>) -> Vec<u8> {
+    let mut out = format!("{{\"id\":{CONNECT_ID},\"connect\":{{}}}}");
+    for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
         let channel = serde_json::Value::from(channel);
-        return format!(
-            "{{\"id\":{CONNECT_ID},\"connect\":{{}}}}\n{{\"id\":{SUBSCRIBE_ID},\"subscribe\":{{\"channel\":{channel}}}}}"
-        )
-        .into_bytes();
+        out.push_str(&format!("\n{{\"id\":{id},\"subscribe\":{{\"channel\":{channel}}}}}"));
     }
-    let connect = message::Command { id: CONNECT_ID, connect: Some(Default::default()), ..Default::default() };
-    let subscribe = message::SubscribeRequest { channel: channel.to_owned(), ..Default::default() };
-    let subscribe = message::Command { id: SUBSCRIBE_ID, subscribe: Some(subscribe), ..Default::default() };
-    let mut out = connect.encode_length_delimited_to_vec();
-    out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
-    out
+    out.into_bytes()
 }
 
-/// The empty command that answers a ping, without framing.
-pub(crate) fn pong(wire: Wire) -> &'static [u8] {
-    if wire.is_json() { b"{}" } else { &[0] }
+/// The same in Protobuf.
+pub(crate) fn opening_protobuf(channels: impl Iterator<Item = String>) -> Vec<u8> {
+    let connect = message::Command { id: CONNECT_ID, connect: Some(Default::default()), ..Default::default() };
+    let mut out = connect.encode_length_delimited_to_vec();
+    for (id, channel) in (SUBSCRIBE_ID..).zip(channels) {
+        let subscribe = message::SubscribeRequest { channel, ..Default::default() };
+        let subscribe = message::Command { id, subscribe: Some(subscribe), ..Default::default() };
+        out.extend_from_slice(&subscribe.encode_length_delimited_to_vec());
+    }
+    out
 }
 
 /// Goes through the newline-separated replies of one JSON message.
@@ -92,13 +96,19 @@ pub(crate) fn each_json(mut message: &[u8], mut seen: impl FnMut(Reply<'_>)) -> 
     Ok(())
 }
 
-/// Where a stamp's payload begins. The searcher's tables are built at compile time's cost once per thread, not per line.
+/// Where a stamp's payload begins, which is JSON of one kind or another here. The searcher's tables are built once per
+/// thread, not per line.
 #[inline]
 fn find_stamp(line: &[u8]) -> Option<usize> {
     thread_local! {
-        static FINDER: memchr::memmem::Finder<'static> = memchr::memmem::Finder::new(stamp::HEAD);
+        static FINDER: memchr::memmem::Finder<'static> = memchr::memmem::Finder::new(stamp::MARK);
     }
-    FINDER.with(|finder| finder.find(line))
+    let at = FINDER.with(|finder| finder.find(line))?;
+    match &line[..at] {
+        [.., b'{', b'"'] => Some(at - 2),
+        [.., b'"'] => Some(at - 1),
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,7 +163,7 @@ fn rare_json(line: &[u8]) -> Result<Reply<'static>, Malformed> {
 pub(crate) fn each_protobuf(bytes: &[u8], mut seen: impl FnMut(Reply<'_>)) -> Result<usize, Malformed> {
     let mut taken = 0;
     while let Some((length, rest)) = varint(&bytes[taken..])? {
-        if length > super::websocket::MAX_FRAME as u64 {
+        if length > MAX_MESSAGE as u64 {
             return Err("reply over 32 MiB");
         }
         let Some(reply) = rest.get(..length as usize) else { break };
@@ -231,13 +241,13 @@ fn rare_protobuf(reply: &[u8]) -> Result<Reply<'static>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stamp::Stamp;
+    use crate::stamp::{Format, Stamp};
 
     const STAMP: Stamp = Stamp { round: 1, channel: 2, sequence: 3, due: 4 };
 
     fn payload() -> Vec<u8> {
         let mut payload = Vec::new();
-        STAMP.write(128, &mut payload);
+        STAMP.write(Format::Object, 128, &mut payload);
         payload
     }
 
@@ -277,6 +287,22 @@ mod tests {
             ]
         );
         assert!(each_json(b"{\"push\":", |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_payload_is_found_in_every_format_that_json_has() {
+        for format in [Format::Object, Format::String, Format::Text] {
+            let mut payload = Vec::new();
+            STAMP.write(format, 128, &mut payload);
+            if format == Format::Text {
+                payload = serde_json::to_vec(str::from_utf8(&payload).unwrap()).unwrap();
+            }
+            let payload = String::from_utf8(payload).unwrap();
+            let line = format!("{{\"push\":{{\"channel\":\"lt\",\"pub\":{{\"data\":{payload}}}}}}}");
+            let mut seen = Vec::new();
+            each_json(line.as_bytes(), |reply| seen.push(describe(reply))).unwrap();
+            assert_eq!(seen, [format!("{:?}", Some(STAMP))], "{format:?}");
+        }
     }
 
     #[test]
@@ -329,14 +355,15 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_holds_a_connect_and_a_subscribe_in_both_encodings() {
-        let json = opening(Wire::WsJson, "a\"b");
+    fn the_opening_holds_a_connect_and_the_subscribes_in_both_encodings() {
+        let json = opening_json(["a\"b", "c"].map(str::to_owned).into_iter());
         let lines: Vec<serde_json::Value> =
             json.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         assert!(lines[0]["connect"].is_object());
-        assert_eq!(lines[1]["subscribe"]["channel"], "a\"b");
+        assert_eq!((&lines[1]["id"], &lines[1]["subscribe"]["channel"]), (&2.into(), &"a\"b".into()));
+        assert_eq!((&lines[2]["id"], &lines[2]["subscribe"]["channel"]), (&3.into(), &"c".into()));
 
-        let protobuf = opening(Wire::Tcp, "news");
+        let protobuf = opening_protobuf(std::iter::once("news".to_owned()));
         let mut rest = protobuf.as_slice();
         let connect = message::Command::decode_length_delimited(&mut rest).unwrap();
         let subscribe = message::Command::decode_length_delimited(&mut rest).unwrap();

@@ -3,7 +3,7 @@
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::Malformed;
+use super::{MAX_MESSAGE, Malformed};
 
 /// Opcodes of RFC 6455, section 5.2.
 pub(crate) const CONTINUATION: u8 = 0;
@@ -17,9 +17,6 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 /// Answers a [`PING`].
 pub(crate) const PONG: u8 = 10;
-
-/// A frame beyond this is no answer of a push server to this tool: 32 MiB.
-pub(crate) const MAX_FRAME: usize = 32 << 20;
 
 /// An upgrade's head, of either side, is refused beyond this.
 pub(crate) const MAX_HEAD: usize = 8 << 10;
@@ -46,7 +43,7 @@ pub(crate) struct Frame<'a> {
 /// The frame that `bytes` begins with; `None` while it is incomplete.
 ///
 /// # Errors
-/// Reserved bits, fragments (no push server sends any) and a frame beyond [`MAX_FRAME`].
+/// Reserved bits, fragments (no push server sends any) and a frame beyond [`MAX_MESSAGE`].
 #[inline]
 pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
@@ -68,7 +65,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
         }
         length => (u64::from(length), rest, 2),
     };
-    if announced > MAX_FRAME as u64 {
+    if announced > MAX_MESSAGE as u64 {
         return Err("frame over 32 MiB");
     }
     let (mask, rest) = if second & 0x80 == 0 {
@@ -125,9 +122,9 @@ pub(crate) fn apply_mask(mask: [u8; 4], payload: &mut [u8]) {
     }
 }
 
-/// A client's request for the upgrade; Protobuf is asked for by its subprotocol, JSON by none, as the SDKs do it.
-pub(crate) fn upgrade_request(host: &str, path: &str, protobuf: bool) -> Vec<u8> {
-    let subprotocol = if protobuf { "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n" } else { "" };
+/// A client's request for the upgrade.
+pub(crate) fn upgrade_request(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<u8> {
+    let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n"
@@ -239,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_granted_by_the_right_key_only() {
-        let request = upgrade_request("localhost", "/connection/websocket", true);
+        let request = upgrade_request("localhost", "/connection/websocket", Some("centrifuge-protobuf"));
         let (length, answer) = answer_upgrade(&request).unwrap().unwrap();
         assert_eq!(length, request.len());
         assert_eq!(upgrade_response(&answer), Ok(Some(Upgrade::Granted(answer.len()))));

@@ -1,29 +1,30 @@
-//! Readers that stop reading: what the server does with them, what they cost, and whether the others notice.
+//! Readers that stop reading, or read slowly: what the server does with them, what they cost, and whether the others
+//! notice.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::cli::{self, StallArgs};
-use crate::client::tally::{Accounting, Reasons, count};
-use crate::client::{Fleet, Opening, TICK};
+use super::measure::{Load, Measured, measure, warm_up};
+use super::stage::Stage;
+use crate::client::layout::Layout;
+use crate::client::session::Schedule;
+use crate::client::tally::{self, Accounting, Reasons};
+use crate::client::{Opening, TICK};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::probe::Probe;
-use crate::report::{Checks, Findings, duration_us, grouped, optional, percentiles, row, to_json};
-use crate::scenario::measure::{Load, Measured, measure};
-use crate::scenario::pattern::warm_up;
-use crate::terminal::Progress;
+use crate::report::figures::{self, Figures};
+use crate::report::{Checks, Findings};
+use crate::settings::Settings;
+use crate::stats::curve;
 
 /// How long stalled sessions have to read how they were closed, once they read again.
 const RESUME: Duration = Duration::from_secs(15);
 /// How often the server's memory and descriptors are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-#[derive(Serialize)]
 struct Stall {
     calm: Measured,
     stalled: Measured,
@@ -45,36 +46,27 @@ struct Stall {
 }
 
 /// Broadcasts twice: without the stalled sessions, and with them.
-pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
-    if args.sessions == 0 {
-        return Err(Error::Usage("--sessions 0: at least one has to read".to_owned()));
-    }
-    cli::check_payload(args.payload)?;
-    let messages = cli::messages(args.rate, args.seconds)?;
-    let mut target = args.server.target(args.sessions.saturating_add(args.stalled))?;
-    target.stalled_receive_buffer = args.receive_buffer;
-    let dialect = args.publish.dialect()?;
-    let probe = args.probe.probe()?;
-    let load = Load {
-        label: "publishing, all read",
-        channels: vec![args.server.channel.clone()],
-        readers: args.sessions,
-        payload: args.payload,
-        messages,
-        rate: Some(args.rate),
-        grace: args.publish.grace(),
-    };
-    let mut fleet = Fleet::start(target, args.server.threads)?;
-    fleet.open(args.server.opening(args.sessions, 1), progress)?;
-    let mut accounting = warm_up(&fleet, &*dialect, &load, progress)?;
-    let calm = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| Ok(()))?;
+pub(super) fn run(stage: &Stage<'_>) -> Result<Findings> {
+    let settings = stage.settings;
+    let (readers, stalled) = (settings.sessions.sessions, settings.sessions.stalled);
+    let all = readers.saturating_add(stalled);
+    let mut target = stage.target(Layout::even(1, 1), all)?;
+    target.stalled_receive_buffer = settings.sessions.receive_buffer;
+    target.stalled_read_rate = settings.sessions.read_rate;
+    let dialect = stage.dialect()?;
+    let load = stage.load("publishing, all read", &target, readers);
+    let mut fleet = stage.fleet(&target, all)?;
+    fleet.open(stage.opening(readers), stage.monitor)?;
+    let mut accounting = warm_up(&fleet, &*dialect, &load, stage)?;
+    let calm = measure(&fleet, &*dialect, &load, None, stage.monitor, &mut |_| Ok(()))?;
 
-    fleet.open(Opening { stalled: true, ..args.server.opening(args.stalled, 1) }, progress)?;
+    fleet.open(Opening { stalled: true, ..stage.opening(stalled) }, stage.monitor)?;
     let load = Load { label: "publishing, some stalled", ..load };
-    let metrics = args.metrics.zip(args.require_code).map(|(address, code)| Metrics::new(address, code));
-    let mut watch = Watch::start(probe, metrics, args.stalled)?;
+    let metrics =
+        settings.server.metrics.zip(settings.bounds.require_code).map(|(address, code)| Metrics::new(address, code));
+    let mut watch = Watch::start(stage.probe, metrics, stalled)?;
     let mut resumed = false;
-    let stalled = measure(&fleet, &*dialect, &load, probe, progress, &mut |_| {
+    let measured = measure(&fleet, &*dialect, &load, stage.probe, stage.monitor, &mut |_| {
         watch.look()?;
         // The server waits only a moment for a client to take its close frame.
         if metrics.is_some() && watch.all_closed.is_some() && !resumed {
@@ -88,34 +80,49 @@ pub(crate) fn run(args: &StallArgs, progress: &Progress) -> Result<Findings> {
     }
     let deadline = Instant::now() + RESUME;
     let ended = || fleet.counters().stalled_ended.load(Ordering::Acquire);
-    while ended() < u64::from(args.stalled) && Instant::now() < deadline {
+    while ended() < u64::from(stalled) && Instant::now() < deadline {
         clock::pause(TICK);
     }
-    let rest = fleet.collect(&Arc::from([]))?;
+    let rest = fleet.collect(&Arc::from([]), Schedule::default())?;
     drop(fleet);
 
     accounting.add(&calm.accounting);
-    accounting.add(&stalled.accounting);
-    let mut stalled_ended = stalled.tally.stalled_ended.clone();
-    rest.stalled_ended.iter().for_each(|(reason, by)| count(&mut stalled_ended, reason, *by));
+    accounting.add(&measured.accounting);
+    let mut stalled_ended = measured.tally.stalled_ended.clone();
+    tally::add(&mut stalled_ended, &rest.stalled_ended);
     let result = Stall {
-        p99_shift_ms: (stalled.latency.p99_us - calm.latency.p99_us) / 1e3,
-        stalled_sessions: args.stalled,
-        stalled_delivered: stalled.tally.stalled_delivered + rest.stalled_delivered,
-        stalled_faults: stalled.tally.stalled_faults + rest.stalled_faults,
+        p99_shift_ms: (measured.latency.p99_us - calm.latency.p99_us) / 1e3,
+        stalled_sessions: stalled,
+        stalled_delivered: measured.tally.stalled_delivered + rest.stalled_delivered,
+        stalled_faults: measured.tally.stalled_faults + rest.stalled_faults,
         stalled_ended,
         closed_by_metrics: watch.closed,
         first_closed_seconds: watch.first_closed,
         all_closed_seconds: watch.all_closed,
-        bytes_per_stalled: watch.growth.map(|bytes| bytes as f64 / f64::from(args.stalled)),
+        bytes_per_stalled: watch.growth.map(|bytes| bytes as f64 / f64::from(stalled)),
         calm,
-        stalled,
+        stalled: measured,
     };
-    let checks = checks(args, &result, &accounting);
-    Ok(Findings { rows: rows(&result), result: to_json(&result), checks })
+    let figures = figures(settings, &result);
+    let checks = checks(settings, &result, &figures, &accounting);
+    let percentiles = curve(&result.stalled.tally.latency);
+    let notes = result.stalled_ended.iter().map(|(reason, count)| format!("{count} stalled: {reason}")).collect();
+    Ok(Findings { figures, percentiles, notes, checks, ..Findings::default() })
 }
 
-fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
+fn figures(settings: &Settings, result: &Stall) -> Figures {
+    let mut out = result.stalled.figures(settings.sessions.sessions);
+    out.set(&figures::CALM_P50_US, result.calm.latency.p50_us);
+    out.set(&figures::CALM_P99_US, result.calm.latency.p99_us);
+    out.set(&figures::P99_SHIFT_MS, result.p99_shift_ms);
+    out.set(&figures::STALLED_SESSIONS, f64::from(result.stalled_sessions));
+    out.set(&figures::FIRST_CLOSED_SECONDS, result.first_closed_seconds);
+    out.set(&figures::ALL_CLOSED_SECONDS, result.all_closed_seconds);
+    out.set(&figures::BYTES_PER_STALLED, result.bytes_per_stalled);
+    out
+}
+
+fn checks(settings: &Settings, result: &Stall, figures: &Figures, accounting: &Accounting) -> Checks {
     let mut checks = Checks::default();
     checks.accounting(accounting);
     checks.push(
@@ -124,9 +131,9 @@ fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
         result.stalled_faults == 0,
         format!("{} delivered, {} faults", result.stalled_delivered, result.stalled_faults),
     );
-    checks.at_most("rise of the 99th percentile", args.max_p99_shift_ms, Some(result.p99_shift_ms), "ms");
-    checks.at_most("server memory per stalled session", args.max_bytes_per_stalled, result.bytes_per_stalled, "B");
-    if let Some(code) = args.require_code {
+    checks.at_most(figures, &figures::P99_SHIFT_MS, settings.bounds.max_p99_shift_ms);
+    checks.at_most(figures, &figures::BYTES_PER_STALLED, settings.bounds.max_bytes_per_stalled);
+    if let Some(code) = settings.bounds.require_code {
         let start = format!("closed with {code}");
         let closed: u64 =
             result.stalled_ended.iter().filter(|(reason, _)| reason.starts_with(&start)).map(|(_, count)| count).sum();
@@ -139,33 +146,17 @@ fn checks(args: &StallArgs, result: &Stall, accounting: &Accounting) -> Checks {
         checks.push(
             "stalled sessions",
             format!("all {start}"),
-            closed.max(result.closed_by_metrics.unwrap_or(0)) == u64::from(args.stalled),
+            closed.max(result.closed_by_metrics.unwrap_or(0)) == u64::from(result.stalled_sessions),
             if measured.is_empty() { "none ended".to_owned() } else { measured },
         );
     }
     checks
 }
 
-fn rows(result: &Stall) -> Vec<Vec<String>> {
-    let mut rows = vec![row(["latency of those that read", "p50", "p90", "p99", "p99.9", "max"])];
-    for (name, measured) in [("all read", &result.calm), ("some stalled", &result.stalled)] {
-        rows.push(std::iter::once(name.to_owned()).chain(percentiles(&measured.latency)).collect());
-    }
-    rows.push(row(["rise of p99".to_owned(), duration_us((result.p99_shift_ms * 1e3).max(0.0))]));
-    rows.push(row(["stalled sessions".to_owned(), grouped(f64::from(result.stalled_sessions), 0)]));
-    for (reason, count) in &result.stalled_ended {
-        rows.push(row([format!("  {reason}"), grouped(*count as f64, 0)]));
-    }
-    rows.push(row(["first let go by the server, s".to_owned(), optional(result.first_closed_seconds, 1)]));
-    rows.push(row(["all let go by the server, s".to_owned(), optional(result.all_closed_seconds, 1)]));
-    rows.push(row(["server memory per stalled session, B".to_owned(), optional(result.bytes_per_stalled, 0)]));
-    rows
-}
-
 /// Looks at the server while some sessions are stalled: a client that does not read cannot see when it is closed, but
 /// the server's metrics or descriptors tell.
-struct Watch {
-    probe: Option<Probe>,
+struct Watch<'a> {
+    probe: Option<&'a Probe>,
     metrics: Option<Metrics>,
     started: Instant,
     looked: Instant,
@@ -179,9 +170,9 @@ struct Watch {
     all_closed: Option<f64>,
 }
 
-impl Watch {
-    fn start(probe: Option<Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
-        let sample = probe.map(|probe| probe.sample()).transpose()?;
+impl<'a> Watch<'a> {
+    fn start(probe: Option<&'a Probe>, metrics: Option<Metrics>, stalled: u32) -> Result<Self> {
+        let sample = probe.map(Probe::sample).transpose()?;
         let now = Instant::now();
         let (rss, descriptors) = sample.map_or((0, 0), |sample| (sample.rss, sample.descriptors));
         Ok(Self {
