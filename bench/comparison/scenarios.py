@@ -34,7 +34,7 @@ def scenarios(sessions: int, quick: bool) -> list[Scenario]:
         Scenario(
             "burst",
             f"{everybody:,} subscribers of one channel, {burst} messages of 128 B as fast as they are taken",
-            ["broadcast", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
+            ["burst", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
         ),
         Scenario(
             "unicast",
