@@ -49,7 +49,7 @@ CHECKS = [
 ]  # fmt: skip
 
 STEPS = [
-    Step("tools", "a C compiler, Redis and promtool", ["tests/install", "tools"], 900),
+    Step("tools", "a C compiler, Redis, promtool and valgrind", ["tests/install", "tools"], 900),
     Step("rust", "the Rust tests of all crates", cargo_test(), 1800),
     Step("fuzz", "a short fuzz run of the decoders", ["protocol/fuzz/run", "10"], 900),
     Step("conformance", "WebSocket conformance", ["protocol/conformance/run"], 1300),
@@ -64,7 +64,9 @@ STEPS = [
     sdk("cent", "the server API through cent"),
     sdk("operations", "health and metrics, as operators' tools see them"),
     sdk("page", "the demo page in headless Chromium"),
-]
+    Step("budgets", "memory, instructions and allocations against budgets.toml",
+         [sys.executable, "tests/budgets/run.py"], 2400),
+]  # fmt: skip
 
 LONG = {
     "peers": Step("peers", "the servers that Tidegate is compared with", ["tests/install", "peers"], 900),

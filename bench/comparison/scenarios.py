@@ -23,23 +23,23 @@ def scenarios(sessions: int, quick: bool) -> list[Scenario]:
         Scenario(
             "idle",
             f"{sessions:,} sessions with one subscription of a shared channel, nothing published",
-            ["run", "idle", f"--sessions={sessions}", f"--base={base}", f"--pause={pause}"],
+            ["idle", f"--sessions={sessions}", f"--base={base}", f"--pause={pause}"],
             publishes=False,
         ),
         Scenario(
             "steady",
             f"{everybody:,} subscribers of one channel, 10 messages/s of 128 B for {seconds} s",
-            ["run", "broadcast", f"--sessions={everybody}", "--rate=10", f"--seconds={seconds}", "--payload=128"],
+            ["broadcast", f"--sessions={everybody}", "--rate=10", f"--seconds={seconds}", "--payload=128"],
         ),
         Scenario(
             "burst",
             f"{everybody:,} subscribers of one channel, {burst} messages of 128 B as fast as they are taken",
-            ["run", "burst", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
+            ["burst", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
         ),
         Scenario(
             "unicast",
             f"{own:,} sessions with a channel each, 200 messages/s of 128 B in all for {seconds} s",
-            ["run", "unicast", f"--sessions={own}", "--rate=200", f"--seconds={seconds}", "--payload=128"],
+            ["unicast", f"--sessions={own}", "--rate=200", f"--seconds={seconds}", "--payload=128"],
             shared=False,
         ),
     ]

@@ -136,7 +136,7 @@ def page(
         "",
         "The commands, where SERVER and PUBLISH are those of the second list; `bench/peers` has the configurations:",
         "",
-        *(f"    tidegate-loadtest {' '.join(shown(scenario))}" for scenario in scenarios),
+        *(f"    tidegate-loadtest run {' '.join(shown(scenario))}" for scenario in scenarios),
         "",
         *(f"    {contender.title}: {placeholders(contender.arguments(True))}" for contender in contenders),
     ]

@@ -113,6 +113,9 @@ impl Entry {
 }
 
 impl InterestMap {
+    /// Bytes of a channel's place in the map, beside its name.
+    pub const ENTRY_SIZE: usize = size_of::<(Channel, Entry)>();
+
     /// The shards that receive the publications of `channel` now.
     pub fn shards(&self, channel: &str) -> ShardSet {
         self.channels.get(channel).map(|entry| entry.shards).unwrap_or_default()

@@ -18,6 +18,8 @@ pub mod embedded;
 pub mod envelope;
 pub mod inbox;
 pub mod interest;
+#[cfg(feature = "internals")]
+pub use redis::internals;
 pub mod publication;
 pub mod redis;
 pub mod stats;

@@ -21,7 +21,7 @@ use crate::publication::Channel;
 use crate::stats::add;
 
 /// The size of the read buffer, in bytes. Only a payload that does not fit makes it grow, for as long as it takes.
-const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// A read with less space than this is not worth its system call, in bytes.
 const MIN_READ: usize = 16 * 1024;
@@ -293,6 +293,20 @@ impl<'a> Link<'a> {
         burst.received(messages, bytes);
         self.touched = self.touched.union(burst.flush());
         outcome
+    }
+
+    /// Writes the commands that are due, as far as the output.
+    #[cfg(feature = "internals")]
+    pub(super) fn ask(&mut self) {
+        self.write_commands();
+    }
+
+    /// What a read does with the bytes that it got.
+    #[cfg(feature = "internals")]
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Lost> {
+        self.make_space();
+        self.input.extend_from_slice(bytes);
+        self.take_input()
     }
 
     /// Drops what has arrived of an unwanted payload. Answers whether nothing else has arrived.

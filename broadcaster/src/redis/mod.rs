@@ -11,7 +11,8 @@
 //! - `deliver`: what it received, on its way to the shards;
 //! - `subscriber`: what keeps such a connection, and is run for each shard: [`Receiver`];
 //! - `commands`: the task that publishes;
-//! - `health`, `backoff`: whether a connection is up, and when to try again.
+//! - `health`, `backoff`: whether a connection is up, and when to try again;
+//! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
 
 mod backoff;
 mod channels;
@@ -19,6 +20,8 @@ mod commands;
 mod connection;
 mod deliver;
 mod health;
+#[cfg(feature = "internals")]
+pub mod internals;
 mod link;
 pub mod settings;
 mod subscriber;

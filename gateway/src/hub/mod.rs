@@ -74,6 +74,12 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// Bytes of a channel's entry, beside its name and its list of subscribers.
+    pub const ENTRY_SIZE: usize = size_of::<Option<Entry>>();
+
+    /// Bytes of a channel's place in the table of names.
+    pub const NAME_SIZE: usize = size_of::<(Channel, ChannelId)>();
+
     /// The channel of this name, if the shard has it.
     pub fn find(&self, name: &str) -> Option<ChannelId> {
         self.ids.get(name).copied()

@@ -49,6 +49,9 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
+    /// Bytes that an entry takes in its chunk.
+    pub const ENTRY_SIZE: usize = size_of::<Slot<T>>();
+
     /// Puts a value into a free slot.
     pub fn insert(&mut self, value: T) -> Key {
         if self.free.is_empty() {

@@ -40,7 +40,7 @@ pub(crate) fn bytes(bytes: f64) -> String {
 
 /// A number of unknown size.
 pub(crate) fn plain(value: f64) -> String {
-    if value.abs() >= 100.0 { grouped(value, 0) } else { format!("{value:.3}") }
+    if value.abs() >= 100.0 || value.fract() == 0.0 { grouped(value, 0) } else { format!("{value:.3}") }
 }
 
 #[cfg(test)]
@@ -60,6 +60,7 @@ mod tests {
         assert_eq!(duration_us(9_999.0), "9,999 us");
         assert_eq!(duration_us(10_000.0), "10.0 ms");
         assert_eq!(duration_us(1_500_000.0), "1.50 s");
+        assert_eq!((plain(0.0), plain(1.5), plain(1234.5)), ("0".to_owned(), "1.500".to_owned(), "1,234".to_owned()));
         assert_eq!(bytes(357_000.0), "357,000 B");
         assert_eq!(bytes(1_048_576.0), "1.0 MiB");
         assert_eq!(bytes(-20.0 * 1_048_576.0), "-20.0 MiB");

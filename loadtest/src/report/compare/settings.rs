@@ -9,21 +9,16 @@ use super::group::Group;
 /// Settings that say where something is, how long to wait for it, or what is bounded, and not what is measured.
 const CIRCUMSTANCES: &[&str] = &[
     "server",
-    "servers",
     "server_pid",
-    "server_pids",
     "path",
     "channel",
-    "redis",
     "redis_prefix",
-    "url",
     "api_url",
     "publish_url",
     "metrics",
     "sources",
     "connect_timeout",
     "grace",
-    "label",
     "bounds",
 ];
 

@@ -52,8 +52,7 @@ fn rows(comparison: &Comparison<'_>) -> Vec<Vec<String>> {
             let spread = group.spread(name);
             row.push(spread.map_or("-".to_owned(), |spread| figures::show(name, spread.median)));
             if repeats {
-                let differ = spread.filter(|spread| spread.min < spread.max);
-                row.push(differ.map_or_else(String::new, |spread| range(name, &spread)));
+                row.push(spread.map_or_else(String::new, |spread| range(name, &spread)));
             }
             if number > 0 {
                 let both = spread.zip(base);
@@ -66,9 +65,12 @@ fn rows(comparison: &Comparison<'_>) -> Vec<Vec<String>> {
     rows
 }
 
-/// `8.100..9.400 us`.
+/// `8.100..9.400 us`; empty where both ends look the same.
 pub(crate) fn range(name: &str, spread: &Spread) -> String {
     let (min, max) = (figures::show(name, spread.min), figures::show(name, spread.max));
+    if min == max {
+        return String::new();
+    }
     let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || "-,.".contains(c)).len();
     let (min_unit, max_unit) = (&min[min.len() - unit(&min)..], &max[max.len() - unit(&max)..]);
     let min = if min_unit == max_unit { min.trim_end_matches(min_unit) } else { min.as_str() };
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn a_range_over_two_units_keeps_both() {
         assert_eq!(range("p99_us", &Spread { median: 9_999.0, min: 900.0, max: 20_000.0 }), "900 us..20.0 ms");
-        assert_eq!(range("lost", &Spread { median: 0.0, min: 0.0, max: 0.0 }), "0..0");
+        assert_eq!(range("lost", &Spread { median: 0.0, min: 0.0, max: 0.4 }), "");
     }
 
     #[test]

@@ -14,6 +14,9 @@ const MAX_POINTS: usize = 400;
 /// A rate is taken over at least so many seconds: samples come closer together while sessions connect.
 const SHORTEST: f64 = 0.2;
 
+/// The same for CPU time, which the kernel may count in ticks of 10 ms.
+const SHORTEST_CPU: f64 = 1.0;
+
 /// From this ratio of the largest to the smallest on, sizes are on a logarithmic axis.
 const WIDE: f64 = 50.0;
 
@@ -106,14 +109,14 @@ fn time_axis() -> Axis {
     Axis { label: "time, s".to_owned(), kind: Kind::Linear, tick: short }
 }
 
-/// How much of a running count came per second, between points that are far enough apart to tell.
-fn rate(points: &[Point], count: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64)> {
+/// How much of a running count came per second, between points that are at least so many seconds apart.
+fn rate(points: &[Point], shortest: f64, count: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64)> {
     let mut counts = points.iter().filter_map(|point| Some((point.t, count(point)?)));
     let Some(mut last) = counts.next() else { return Vec::new() };
     let mut rates = Vec::new();
     for (t, counted) in counts.filter(|(t, _)| t.is_finite()) {
         let seconds = t - last.0;
-        if seconds >= SHORTEST {
+        if seconds >= shortest {
             rates.push((t, (counted - last.1).max(0.0) / seconds));
             last = (t, counted);
         }
@@ -122,7 +125,7 @@ fn rate(points: &[Point], count: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f6
 }
 
 fn throughput(lines: &Lines<'_>) -> Chart {
-    let series = lines.timeline(|points| rate(&points, |point| Some(point.delivered as f64)));
+    let series = lines.timeline(|points| rate(&points, SHORTEST, |point| Some(point.delivered as f64)));
     Chart {
         title: "Throughput over time".to_owned(),
         about: "Deliveries to all sessions per second.".to_owned(),
@@ -134,7 +137,7 @@ fn throughput(lines: &Lines<'_>) -> Chart {
 
 fn processor(lines: &Lines<'_>) -> Chart {
     let percent_of_core = |points: Vec<Point>| {
-        let rate = rate(&points, |point| point.server_cpu_seconds);
+        let rate = rate(&points, SHORTEST_CPU, |point| point.server_cpu_seconds);
         rate.into_iter().map(|(t, seconds)| (t, seconds * 100.0))
     };
     Chart {
@@ -180,17 +183,25 @@ fn memory(lines: &Lines<'_>) -> Chart {
 
 fn memory_over_sessions(lines: &Lines<'_>) -> Chart {
     let point = |point: Point| Some((point.sessions as f64, mebibytes(point.server_rss_bytes?)));
-    let series = lines.timeline(|points| points.into_iter().filter_map(point));
+    let series = lines.timeline(|points| growing(points).into_iter().filter_map(point));
     // Without a change in the number of sessions there is nothing to see.
     let varies = |line: &Series| line.points.windows(2).any(|pair| (pair[0].x - pair[1].x).abs() >= 1.0);
     Chart {
         title: "Memory over connections".to_owned(),
-        about: "Resident memory of the server's process while sessions come and go: the slope is what a session takes."
+        about: "Resident memory of the server's process while sessions connect: the slope is what a session takes."
             .to_owned(),
         x: Axis { label: "sessions".to_owned(), kind: Kind::Linear, tick: short },
         y: Axis { label: "server memory, MiB".to_owned(), kind: Kind::Linear, tick: short },
         series: series.into_iter().filter(varies).collect(),
     }
+}
+
+/// The points without the end of the run, when all sessions go and the memory says nothing any more.
+fn growing(mut points: Vec<Point>) -> Vec<Point> {
+    let most = points.iter().map(|point| point.sessions).max();
+    let last = points.iter().rposition(|point| Some(point.sessions) == most);
+    points.truncate(last.map_or(0, |last| last + 1));
+    points
 }
 
 /// Lines that are more than zeros.
@@ -287,7 +298,14 @@ mod tests {
     #[test]
     fn a_rate_is_what_came_between_two_points_that_are_far_enough_apart() {
         let points = [point(0.0, 1, 0), point(0.5, 1, 100), point(2.5, 1, 300), point(2.501, 1, 9_000)];
-        assert_eq!(rate(&points, |point| Some(point.delivered as f64)), [(0.5, 200.0), (2.5, 100.0)]);
+        assert_eq!(rate(&points, SHORTEST, |point| Some(point.delivered as f64)), [(0.5, 200.0), (2.5, 100.0)]);
+    }
+
+    #[test]
+    fn memory_over_connections_ends_when_the_sessions_go() {
+        let points = [(0.0, 0), (1.0, 9), (2.0, 5), (3.0, 9), (4.0, 3), (5.0, 0)].map(|(t, n)| point(t, n, 0)).to_vec();
+        assert_eq!(growing(points.clone()), points[..4]);
+        assert!(growing(Vec::new()).is_empty());
     }
 
     #[test]

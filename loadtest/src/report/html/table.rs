@@ -37,8 +37,7 @@ fn shown(name: &str, spread: Option<Spread>) -> String {
 
 /// The range of repeats, if they differ.
 fn shown_range(name: &str, spread: Option<Spread>) -> String {
-    let differ = spread.filter(|spread| spread.min < spread.max);
-    differ.map_or_else(String::new, |spread| value(&range(name, &spread).replace("..", " – ")))
+    spread.map_or_else(String::new, |spread| value(&range(name, &spread).replace("..", " – ")))
 }
 
 fn list(comparison: &Comparison<'_>, names: &[&str]) -> String {
