@@ -1,5 +1,4 @@
 //! Every kind of scenario end to end: against a real node and a real Redis, every count exact.
-#![expect(clippy::panic, reason = "a test's own helpers may fail the test")]
 
 mod common;
 
