@@ -59,7 +59,8 @@ pub(crate) struct Opening {
     pub(crate) stalled: bool,
     /// New connections per second; 0 for as fast as possible.
     pub(crate) rate: u32,
-    /// At most so many sessions between `connect` and the subscribe's reply.
+    /// At most so many sessions between `connect` and the subscribe's reply; 0 to begin all of them before any of them
+    /// is served.
     pub(crate) in_flight: u32,
     /// Gives up when nothing has moved for so long.
     pub(crate) patience: Duration,
@@ -73,7 +74,7 @@ impl Opening {
         Self {
             sessions: share(self.sessions),
             rate: if self.rate == 0 { 0 } else { share(self.rate).max(1) },
-            in_flight: share(self.in_flight).max(1),
+            in_flight: if self.in_flight == 0 { 0 } else { share(self.in_flight).max(1) },
             ..self
         }
     }

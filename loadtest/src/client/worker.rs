@@ -236,12 +236,12 @@ impl Worker {
         let now = clock::now();
         // What was missed by more than 10 ms is not caught up with: a storm is not what a rate asks for.
         pending.due = pending.due.max(now.saturating_sub(10_000_000));
+        let (most, per_turn) = match pending.opening.in_flight {
+            0 => (u32::MAX, u32::MAX),
+            most => (most, OPEN_PER_TURN),
+        };
         let mut begun = 0;
-        while pending.left > 0
-            && begun < OPEN_PER_TURN
-            && self.in_flight < pending.opening.in_flight
-            && (interval == 0 || pending.due <= now)
-        {
+        while pending.left > 0 && begun < per_turn && self.in_flight < most && (interval == 0 || pending.due <= now) {
             let session = self.session(pending.next, pending.opening.stalled);
             self.slots.push(Slot { stream: None, session });
             self.counts.resize(self.slots.len() * self.subscriptions(), Count::JOIN);
@@ -254,7 +254,7 @@ impl Worker {
         if pending.left == 0 {
             return None;
         }
-        let wait = match (self.in_flight < pending.opening.in_flight, interval) {
+        let wait = match (self.in_flight < most, interval) {
             // Somebody has to become ready first, which is an event.
             (false, _) => None,
             (true, 0) => Some(0),

@@ -68,7 +68,7 @@ impl Stage<'_> {
             sessions,
             stalled: false,
             rate: settings.connect_rate,
-            in_flight: if settings.in_flight == 0 { u32::MAX } else { settings.in_flight },
+            in_flight: settings.in_flight,
             patience: Duration::from_secs(settings.connect_timeout.max(1).into()),
             tolerated: 0,
         }

@@ -109,7 +109,8 @@ section! {
         processes: u32 = 1u32;
         /// New connections per second, 0 for as fast as possible [default: 0].
         [value_name = "PER_SECOND"] connect_rate: u32 = 0u32;
-        /// Sessions between connect and the subscribe's reply at most, 0 for any number [default: 500].
+        /// Sessions between connect and the subscribe's reply at most; 0 to begin all connections before any of them is
+        /// served [default: 500].
         in_flight: u32 = 500u32;
         /// Loopback source addresses, 127.0.0.2 and up; 0 for one per 2,000 sessions [default: 0].
         sources: u32 = 0u32;
