@@ -5,7 +5,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use common::{PROGRAM, Running, node, redis, run, text, url};
+use common::{PROGRAM, Running, floor, node, redis, run, text, url};
 use serde_json::Value;
 
 /// A node with its Redis.
@@ -84,6 +84,18 @@ fn payloads_of_every_format_arrive_on_every_wire() {
             let flags = ["burst", "--payload-format", format, "--wire", wire, "--sessions", "20", "--burst", "30"];
             assert_eq!(number(&passed(place.publish(&flags)), "delivered"), 600.0, "{format} {wire}");
         }
+    }
+}
+
+#[test]
+fn payloads_of_every_format_arrive_from_the_floor() {
+    let (_redis, port) = redis();
+    let (_floor, address) = floor(port, "loadtest");
+    for format in ["object", "string", "text"] {
+        let flags =
+            ["run", "burst", "--payload-format", format, "--sessions", "10", "--burst", "5", "--redis", &url(port)];
+        let figures = passed(run("floor-formats", &[&flags[..], &["--server", &address]].concat()));
+        assert_eq!(number(&figures, "delivered"), 50.0, "{format}");
     }
 }
 

@@ -20,6 +20,7 @@ use rustix::fd::OwnedFd;
 
 use self::upstream::Upstream;
 use crate::error::{Context, Error, Result};
+use crate::stamp;
 use crate::url::Url;
 use crate::wire::{reply, websocket};
 
@@ -114,7 +115,12 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
 /// Appends the frame that a server sends for a publication.
 fn frame(channel: &str, payload: &[u8], out: &mut Vec<u8>) {
     let mut message = format!("{{\"push\":{{\"channel\":\"{channel}\",\"pub\":{{\"data\":").into_bytes();
-    message.extend_from_slice(payload);
+    if payload.starts_with(stamp::MARK) {
+        // Plain text, which a server gives to JSON clients as a string; this tool's own needs no escaping.
+        message.extend_from_slice(&[b"\"", payload, b"\""].concat());
+    } else {
+        message.extend_from_slice(payload);
+    }
     message.extend_from_slice(b"}}}");
     websocket::push_server_frame(websocket::TEXT, &message, out);
 }
