@@ -95,6 +95,15 @@ impl Session {
         heartbeat.next_ping.min(heartbeat.pong_due(timing)).min(heartbeat.idle_due(timing))
     }
 
+    /// Whether the client is late: with its connect, with a pong, or with anything at all.
+    pub fn is_overdue(&self, now: Tick, timing: &Timing) -> bool {
+        let heartbeat = &self.heartbeat;
+        if self.state == State::New {
+            return now >= heartbeat.opened + timing.stale_close_delay;
+        }
+        now >= heartbeat.pong_due(timing).min(heartbeat.idle_due(timing))
+    }
+
     /// What is due now, and when to ask again.
     pub fn due(&mut self, now: Tick, timing: &Timing) -> Due {
         if now < self.deadline(timing) {

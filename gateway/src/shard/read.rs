@@ -35,7 +35,8 @@ impl<S: Socket> Shard<S> {
         self.rewatch(key);
     }
 
-    fn read(&mut self, key: Key, gone: bool) {
+    /// Reads what a socket has, and uses it.
+    pub(super) fn read(&mut self, key: Key, gone: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.stalled && gone {
             return self.lost(key);

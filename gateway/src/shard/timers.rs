@@ -48,6 +48,11 @@ impl<S: Socket> Shard<S> {
     }
 
     fn due(&mut self, key: Key) {
+        if self.is_overdue(key) {
+            // A shard that had no processor for a while sees the time before it sees what has come meanwhile: what the
+            // peer is to be closed for not having sent may lie in its socket.
+            self.read(key, false);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let timing = &self.setup.settings.timing;
         match connection.phase {
@@ -67,6 +72,16 @@ impl<S: Socket> Shard<S> {
                 }
                 Due::Close(code) => self.disconnect(key, code),
             },
+        }
+    }
+
+    /// Whether the peer is late with something, as far as the shard has looked.
+    fn is_overdue(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        match connection.phase {
+            Phase::Http => self.tick >= connection.deadline,
+            Phase::Open(_) => connection.session.is_overdue(self.tick, &self.setup.settings.timing),
+            Phase::Closing => false,
         }
     }
 
