@@ -36,6 +36,8 @@ pub(super) struct Ready {
     pub(super) key: Key,
     /// There is something to read, the end of the stream perhaps.
     pub(super) input: bool,
+    /// The peer sends no more: behind the input is the end of the stream.
+    pub(super) ended: bool,
     /// There is room to write.
     pub(super) output: bool,
     /// The connection is broken, or both sides have ended it.
@@ -96,6 +98,7 @@ impl Poller {
             News::Socket(Ready {
                 key: Key::from_bits(data),
                 input: flags.contains(epoll::EventFlags::IN),
+                ended: flags.contains(epoll::EventFlags::RDHUP),
                 output: flags.contains(epoll::EventFlags::OUT),
                 gone: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
             })
@@ -138,7 +141,7 @@ impl Poller {
     /// Where the system has no room for the socket.
     pub(super) fn watch(&self, socket: &TcpStream, key: Key, watched: Watch, wanted: Watch) -> io::Result<()> {
         let mut flags = epoll::EventFlags::empty();
-        flags.set(epoll::EventFlags::IN, wanted.input);
+        flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, wanted.input);
         flags.set(epoll::EventFlags::OUT, wanted.output);
         let data = epoll::EventData::new_u64(key.to_bits());
         let set = self.epoll.get_ref();

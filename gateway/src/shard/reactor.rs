@@ -111,7 +111,11 @@ impl Reactor {
             let mut left = false;
             for news in poller.ready()? {
                 match news {
-                    News::Socket(Ready { key, input, output, gone }) => shard.ready(key, input, output, gone),
+                    News::Socket(Ready { key, input, ended, output, gone }) => {
+                        shard.ready(key, input, output, gone);
+                        // One read has taken the input. The end of the stream, which came with it, takes another.
+                        left |= ended;
+                    }
                     News::Listener(number) => {
                         let mut serve = |accepted| shard.receive(accepted);
                         left |= self.door.accept(number, self.setup.id, began, &mut serve);
