@@ -67,8 +67,8 @@ impl Outage {
             assert_eq!(backend.publish(&format!("{wire:?}"), b"2"), 1);
         }
         for client in &mut self.clients {
-            client.expect("all", b"1");
-            client.expect(&format!("{:?}", client.wire), b"2");
+            let own = format!("{:?}", client.wire);
+            client.expect_each(&[("all", b"1"), (&own, b"2")]);
         }
     }
 

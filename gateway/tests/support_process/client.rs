@@ -217,6 +217,16 @@ impl Client {
         assert_eq!((on.as_str(), text(&publication.data)), (channel, text(data)), "on {:?}", self.wire);
     }
 
+    /// Holds the next publications to be these: those of a channel in their order, channels in any.
+    pub fn expect_each(&mut self, wanted: &[(&str, &[u8])]) {
+        let mut wanted: Vec<_> = wanted.iter().map(|(on, data)| ((*on).to_owned(), data.to_vec())).collect();
+        let mut got: Vec<_> =
+            wanted.iter().map(|_| self.publication()).map(|(on, it)| (on, it.data.to_vec())).collect();
+        wanted.sort_by(|a, b| a.0.cmp(&b.0));
+        got.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(got, wanted, "on {:?}", self.wire);
+    }
+
     /// Reads until the connection is closed, and gives the code.
     pub fn closed(&mut self) -> (u16, String) {
         loop {
