@@ -3,6 +3,7 @@
 //! The one module with `unsafe` code: a single call, to register a descriptor with the runtime.
 #![allow(unsafe_code, reason = "tokio offers no safe way to watch a descriptor; the SAFETY note argues the one call")]
 
+use std::cell::Cell;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -48,6 +49,10 @@ pub(super) struct Ready {
 pub(super) struct Poller {
     epoll: AsyncFd<OwnedFd>,
     events: Vec<epoll::Event>,
+    /// Whether the next look has to be made although nobody has been woken: some news has been left, or a watch has
+    /// changed. The kernel wakes for a changed watch only where the socket is not in the set's list already, and there it
+    /// may still stand from the last look.
+    unsure: Cell<bool>,
 }
 
 impl Poller {
@@ -60,7 +65,7 @@ impl Poller {
         // SAFETY: the AsyncFd owns the descriptor, hands it out by shared reference only, and
         // nothing here replaces, duplicates or closes it before the AsyncFd is dropped.
         let epoll = unsafe { AsyncFd::register(set) }.map_err(io::Error::from)?;
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS) })
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS), unsure: Cell::new(false) })
     }
 
     /// Waits until some socket may have news.
@@ -68,13 +73,13 @@ impl Poller {
     /// # Errors
     /// Where the runtime is shutting down.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        // Not drained here: `ready` may leave some for the next turn. `drained` clears the mark.
+        // Not drained here: `ready` may leave some for the next turn. `looked` clears the mark.
         self.epoll.readable().await?.retain_ready();
         Ok(())
     }
 
     /// What has news, without waiting; at most [`EVENTS`] of them. Nothing, and no system call, where nobody has been
-    /// woken since [`Poller::drained`].
+    /// woken since [`Poller::looked`] and no watch has changed.
     ///
     /// # Errors
     /// Where the system refuses the look.
@@ -85,7 +90,12 @@ impl Poller {
         let mut look = |set: &OwnedFd| {
             epoll::wait(set, rustix::buffer::spare_capacity(&mut *events), Some(&at_once)).map_err(io::Error::from)
         };
-        match self.epoll.try_io(Interest::READABLE, |set| look(set)) {
+        let looked = if self.unsure.take() {
+            look(self.epoll.get_ref())
+        } else {
+            self.epoll.try_io(Interest::READABLE, |set| look(set))
+        };
+        match looked {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
@@ -105,16 +115,22 @@ impl Poller {
         }))
     }
 
-    /// Notes that all news has been taken, so that waiting waits: whatever comes from now on wakes the runtime. Without
-    /// it the set would be looked at once more after each wake, only to be found empty.
+    /// Ends the look of this turn, so that waiting waits: whatever comes from now on wakes the runtime. Without it the
+    /// set would be looked at once more after each wake, only to be found empty.
     ///
-    /// To be called in the same turn as [`Poller::ready`], and not where a socket has been left with more. Where there
-    /// was news for a full list, there may be more for another.
-    pub(super) fn drained(&self) {
-        if self.events.len() < EVENTS {
-            // The error is what tells the runtime that the set is empty.
-            let _ = self.epoll.try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    /// `left`: some socket has been left with news, which wake nobody again. Where there was news for a full list, there
+    /// may be more for another.
+    pub(super) fn looked(&self, left: bool) {
+        if left || self.events.len() == EVENTS {
+            self.unsure.set(true);
         }
+        // The error is what tells the runtime that the set is empty.
+        let _ = self.epoll.try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+
+    /// Whether the set has to be looked at again at once.
+    pub(super) fn must_look_again(&self) -> bool {
+        self.unsure.get()
     }
 
     /// Watches a listener for connections, or no more.
@@ -147,6 +163,7 @@ impl Poller {
         let set = self.epoll.get_ref();
         if watched.known {
             epoll::modify(set, socket, data, flags)?;
+            self.unsure.set(true);
         } else {
             epoll::add(set, socket, data, flags)?;
         }

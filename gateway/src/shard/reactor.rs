@@ -122,9 +122,7 @@ impl Reactor {
                     }
                 }
             }
-            if !(shard.must_look_again() | left) {
-                poller.drained();
-            }
+            poller.looked(shard.must_look_again() | left);
             if open && self.door.closed_until.is_some() {
                 // What waits there would wake the shard again at once.
                 self.watch_listeners(&poller, false)?;
@@ -135,6 +133,7 @@ impl Reactor {
             }
             more = shard.finish();
             self.rewatch(&poller, &mut shard);
+            more |= poller.must_look_again();
             self.hand_over(&poller, &mut shard);
             let ended = Instant::now();
             shard.end(ended);
