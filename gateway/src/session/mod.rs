@@ -320,6 +320,11 @@ impl Session {
         }
     }
 
+    /// Whether the broker has not answered all of the session's commands yet.
+    pub fn awaits_broker(&self) -> bool {
+        self.pending_subscribes > 0 || self.pending_publishes > 0
+    }
+
     /// A publish has gone to the broker.
     pub fn publish_started(&mut self) {
         self.pending_publishes += 1;

@@ -47,6 +47,8 @@ impl<S: Socket> Shard<S> {
         self.commands_left = COMMANDS_PER_TURN;
         let mut scratch = std::mem::take(&mut self.scratch);
         match connection.socket.read(&mut scratch) {
+            // The end counts only behind the replies to what came before it: until then it stays unread.
+            Ok(0) if !gone && connection.session.awaits_broker() => connection.stalled = true,
             Ok(0) => self.lost(key),
             Ok(n) => {
                 // What fills the buffer may not have been all.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{frame, http, within};
@@ -94,9 +94,10 @@ async fn the_limit_of_open_files_lowers_that_of_connections_with_a_warning() {
     for _ in 0..ROOM {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(&http::upgrade_request("", "")).await.unwrap();
+        // Once it is answered it has been let in.
+        stream.read_exact(&mut [0; 12]).await.unwrap();
         inside.push(stream);
     }
-    // Connections are accepted in the order in which they came: by now all of those are.
     for _ in 0..100 {
         let answer = http::exchange(address, &http::upgrade_request("", "")).await;
         assert_eq!(answer.status, 503, "{answer:?}");
