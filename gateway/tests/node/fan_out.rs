@@ -238,3 +238,26 @@ async fn a_flush_interval_saves_writes_and_loses_nothing() {
     let collected = writes_with(Duration::from_millis(100)).await;
     assert!(collected * 2 < at_once, "{collected} writes with the interval, {at_once} without");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_call_cannot_take_of_many_channels_follows_at_once() {
+    // More than the slices of one `writev`; the socket has room for all of it and will not say so again.
+    const CHANNELS: usize = 100;
+    let node = TestNode::ordinary().await;
+    let mut client = Client::connect(&node, Wire::ALL[0]).await;
+    for channel in 0..CHANNELS {
+        client.subscribe(&format!("c{channel}")).await;
+    }
+    for round in 0..20 {
+        futures_util::future::join_all((0..CHANNELS).map(|channel| {
+            let (node, channel) = (&node, format!("c{channel}"));
+            async move { node.publish(&channel, round.to_string()).await }
+        }))
+        .await;
+        for channel in 0..CHANNELS {
+            assert_eq!(client.publication(&format!("c{channel}")).await.data, round.to_string());
+        }
+    }
+    node.settled().await;
+    node.end(client).await;
+}
