@@ -95,6 +95,8 @@ pub struct Door {
     pub refused: mpsc::Sender<TcpStream>,
     /// When accepting goes on after the system had no descriptor.
     pub closed_until: Option<Instant>,
+    /// Whether that has been said in the log since a connection was last accepted.
+    pub complained: bool,
 }
 
 impl Door {
@@ -113,6 +115,7 @@ impl Door {
         for _ in 0..MOST_AT_ONCE {
             match rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((accepted, peer)) => {
+                    self.complained = false;
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     let Some(peer) = peer else { continue }; // gone before it was accepted
                     self.let_in(TcpStream::from(accepted), peer, *speaks, here, now, serve);
@@ -121,7 +124,9 @@ impl Door {
                 // The peer gave up, or a signal came.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
                 Err(error) => {
-                    tracing::error!(%error, "connections cannot be accepted; trying on");
+                    if !std::mem::replace(&mut self.complained, true) {
+                        tracing::error!(%error, "connections cannot be accepted; trying on");
+                    }
                     self.closed_until = Some(now + NO_DESCRIPTOR_PAUSE);
                     return false;
                 }

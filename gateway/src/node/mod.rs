@@ -154,6 +154,7 @@ impl Node {
                     inboxes: Arc::clone(&inboxes),
                     refused: refused.clone(),
                     closed_until: None,
+                    complained: false,
                 },
                 inbox: Arc::clone(&inboxes[id]),
                 stats: Arc::clone(&shards[id]),

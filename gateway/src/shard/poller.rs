@@ -97,7 +97,8 @@ impl Poller {
         };
         match looked {
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.unsure.set(true),
             Err(error) => return Err(error),
         }
         Ok(self.events.iter().map(|event| {
