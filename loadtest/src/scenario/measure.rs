@@ -100,17 +100,21 @@ pub(super) fn measure(
     }
 
     // Nobody can say beforehand what those get who come and go.
-    let expected = if load.churn > 0.0 { u64::MAX } else { base + expected(&published, &load.subscribers) };
+    let all = expected(&published, &load.subscribers);
+    let expected = if load.churn > 0.0 { u64::MAX } else { base + all };
     let mut last = (delivered(fleet), Instant::now());
+    monitor.begin("the last deliveries", all);
     while last.0 < expected && last.1.elapsed() < load.grace {
         clock::pause(TICK);
-        monitor.at(published.messages);
-        watch(fleet.counters())?;
+        monitor.at(last.0 - base);
+        watch(fleet.counters()).inspect_err(|_| monitor.end())?;
         let now = delivered(fleet);
         if now != last.0 {
             last = (now, Instant::now());
         }
     }
+    monitor.at(last.0 - base);
+    monitor.end();
     let after = probe.map(Probe::sample).transpose()?;
     let schedule = Schedule { first: published.first, interval: plan.channel_interval() };
     let tally = fleet.collect(&published.per_channel, schedule)?;

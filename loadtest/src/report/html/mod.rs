@@ -3,11 +3,13 @@
 //! - [`charts`]: which charts the reports make
 //! - [`plot`], [`scale`]: line charts as SVG
 //! - [`table`]: figures with bars, checks, runs
+//! - [`picture`]: the charts over sizes alone, as one SVG
 //! - [`markup`]: escaping, numbers
 //! - `style.css`: light, dark and print
 
 mod charts;
 mod markup;
+mod picture;
 mod plot;
 mod scale;
 mod table;
@@ -34,18 +36,26 @@ pub(crate) struct ReportArgs {
     /// first, other numbers of sessions or channels make a series. --html names the page.
     #[arg(required = true, value_name = "FILE.json")]
     files: Vec<PathBuf>,
+    /// Where the charts of a series go, as one SVG picture.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
-/// Makes a page of reports.
+/// Makes a page, a picture or both of reports.
 ///
 /// # Errors
-/// A file that cannot be read or is no report, or a page that is not named or cannot be written.
+/// A file that cannot be read or is no report, an output that cannot be written or has nothing to show, or none named.
 pub(crate) fn run(args: &ReportArgs, page: Option<&Path>) -> Result<()> {
-    let Some(page) = page else {
-        return Err(Error::Usage("say where the page goes: --html FILE".to_owned()));
-    };
+    if page.is_none() && args.svg.is_none() {
+        return Err(Error::Usage(
+            "say where the page goes (--html FILE), or the picture of a series (--svg FILE)".to_owned(),
+        ));
+    }
     let reports = args.files.iter().map(|file| Ok((Side::Either, Report::load(file)?))).collect::<Result<Vec<_>>>()?;
-    save(&reports, page)
+    if let Some(file) = &args.svg {
+        picture::save(&reports, file)?;
+    }
+    page.map_or(Ok(()), |page| save(&reports, page))
 }
 
 /// Writes the page of these reports.

@@ -10,8 +10,9 @@ use super::markup::escape;
 use super::scale::{Kind, Scale};
 
 /// Size of the drawing in its own units; the page scales it.
-const WIDTH: f64 = 600.0;
-const HEIGHT: f64 = 300.0;
+pub(crate) const WIDTH: f64 = 600.0;
+/// The same downwards.
+pub(crate) const HEIGHT: f64 = 300.0;
 /// Room for the axis labels and ticks.
 const TOP: f64 = 30.0;
 const RIGHT: f64 = 22.0;
@@ -82,8 +83,21 @@ impl Series {
 }
 
 impl Chart {
-    /// The figure; `None` if there is nothing to draw. `id` is unique within the page.
+    /// The figure for a page; `None` if there is nothing to draw. `id` is unique within the page.
     pub(crate) fn render(&self, id: &str) -> Option<String> {
+        let drawing = self.drawing(id)?;
+        Some(format!(
+            "<figure class=\"chart\"><figcaption>{}</figcaption><div class=\"plot\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             role=\"img\" aria-labelledby=\"{id}-t {id}-d\">{drawing}</svg></div>{}<p class=\"about\">{}</p></figure>",
+            escape(&self.title),
+            self.legend(),
+            escape(&self.about)
+        ))
+    }
+
+    /// What stands within the chart's `svg` element, [`WIDTH`] by [`HEIGHT`]; `None` if there is nothing to draw. `id` is
+    /// unique within the document.
+    pub(crate) fn drawing(&self, id: &str) -> Option<String> {
         let marks = || self.series.iter().flat_map(|series| &series.points);
         let x = Scale::over(self.x.kind, marks().map(|mark| mark.x))?;
         let reach = |mark: &Mark| [mark.y, mark.range.map_or(mark.y, |r| r.0), mark.range.map_or(mark.y, |r| r.1)];
@@ -91,23 +105,15 @@ impl Chart {
         let ticks: Vec<(f64, String)> = y.ticks().into_iter().map(|at| (at, (self.y.tick)(at))).collect();
         let longest = ticks.iter().map(|(_, text)| text.chars().count()).max().unwrap_or(0);
         let frame = Frame { left: 14.0 + longest as f64 * CHARACTER, x, y };
-        let mut svg = String::new();
-        // Writing to a string cannot fail.
-        let _ = write!(
-            svg,
-            "<figure class=\"chart\"><figcaption>{title}</figcaption>\
-             <div class=\"plot\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\
-             <title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{about}</desc>",
-            title = escape(&self.title),
-            about = escape(&self.describe()),
+        let mut svg = format!(
+            "<title id=\"{id}-t\">{}</title><desc id=\"{id}-d\">{}</desc>",
+            escape(&self.title),
+            escape(&self.describe())
         );
         frame.axes(&mut svg, self, &ticks);
         for series in &self.series {
             frame.series(&mut svg, series);
         }
-        svg.push_str("</svg></div>");
-        svg.push_str(&self.legend());
-        let _ = write!(svg, "<p class=\"about\">{}</p></figure>", escape(&self.about));
         Some(svg)
     }
 
@@ -144,7 +150,7 @@ impl Chart {
 }
 
 /// Colours that come again are dotted.
-fn class(colour: usize, dashed: bool) -> String {
+pub(super) fn class(colour: usize, dashed: bool) -> String {
     let again = if colour >= COLOURS { " dotted" } else { "" };
     format!("c{}{again}{}", colour % COLOURS, if dashed { " dashed" } else { "" })
 }

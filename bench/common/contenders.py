@@ -59,12 +59,12 @@ def start_redis(processes: Processes) -> int:
     return port
 
 
-def start_node(programs: Processes, processes: Processes, *more: str) -> Ready:
+def start_node(programs: Programs, processes: Processes, *more: str) -> Ready:
     node, tcp, operator = free_port(), free_port(), free_port()
     command = [programs.tidegate, "--dev", "--listen", f"127.0.0.1:{node}", "--tcp-listen", f"127.0.0.1:{tcp}"]
     command += ["--operator-listen", f"127.0.0.1:{operator}", *more]
     pid = processes.start("tidegate", command, node)
-    return Ready({"port": node}, [pid])
+    return Ready({"port": node, "tcp": tcp, "operator": operator}, [pid])
 
 
 def start_tidegate(programs: Programs, processes: Processes) -> Ready:
@@ -144,16 +144,23 @@ def has_redis() -> bool:
 
 REDIS = ["--publish=redis", "--redis=redis://127.0.0.1:{redis}"]
 
+TIDEGATE = Contender(
+    "tidegate", "Tidegate", ["--wire=ws-json", "--server=127.0.0.1:{port}"], REDIS,
+    start_tidegate, on_redis, has_redis,
+)  # fmt: skip
+
+TIDEGATE_TCP = Contender(
+    "tidegate-tcp", "Tidegate, raw TCP", ["--wire=tcp", "--server=127.0.0.1:{tcp}"], REDIS,
+    start_tidegate, on_redis, has_redis,
+)  # fmt: skip
+
 CONTENDERS = [
     Contender(
         "floor", "floor", ["--wire=floor", "--server=127.0.0.1:{port}"], REDIS,
         start_floor, lambda programs: f"of tidegate-loadtest {said(programs.loadtest, '--version')}", has_redis,
         own_channels=False,
     ),
-    Contender(
-        "tidegate", "Tidegate", ["--wire=ws-json", "--server=127.0.0.1:{port}"], REDIS,
-        start_tidegate, on_redis, has_redis,
-    ),
+    TIDEGATE,
     Contender(
         "tidegate-api", "Tidegate without Redis", ["--wire=ws-json", "--server=127.0.0.1:{port}"],
         ["--publish=api", "--api-url=http://127.0.0.1:{port}/api", f"--api-key={API_KEY}"],

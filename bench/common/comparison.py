@@ -1,18 +1,51 @@
-"""Medians, and the table for docs/measurements.md."""
+"""bench/compare: what is measured, in which size, and its table."""
 
-import os
-import platform
 import re
 import statistics
-import textwrap
 from dataclasses import dataclass, field
-from datetime import date
-from pathlib import Path
 
+from . import document
 from .contenders import Contender
-from .scenarios import Scenario
+from .runs import Run
 
-BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
+
+@dataclass(frozen=True)
+class Comparable(Run):
+    """A run that several servers can be given."""
+
+    shared: bool = True
+    """Whether all sessions share a channel."""
+
+
+def scenarios(sessions: int, quick: bool) -> list[Comparable]:
+    """Those of a run with so many idle sessions; the others' sizes follow from it."""
+    base, everybody, own = max(1, sessions // 15), max(1, sessions * 2 // 3), max(1, sessions // 15)
+    seconds, pause, burst = (2, 1, 50) if quick else (20, 10, 200)
+    return [
+        Comparable(
+            "idle",
+            f"{sessions:,} sessions with one subscription of a shared channel, nothing published",
+            ["idle", f"--sessions={sessions}", f"--base={base}", f"--pause={pause}"],
+            publishes=False,
+        ),
+        Comparable(
+            "steady",
+            f"{everybody:,} subscribers of one channel, 10 messages/s of 128 B for {seconds} s",
+            ["broadcast", f"--sessions={everybody}", "--rate=10", f"--seconds={seconds}", "--payload=128"],
+        ),
+        Comparable(
+            "burst",
+            f"{everybody:,} subscribers of one channel, {burst} messages of 128 B as fast as they are taken",
+            ["burst", f"--sessions={everybody}", f"--burst={burst}", "--payload=128"],
+        ),
+        Comparable(
+            "unicast",
+            f"{own:,} sessions with a channel each, 200 messages/s of 128 B in all for {seconds} s",
+            ["unicast", f"--sessions={own}", "--rate=200", f"--seconds={seconds}", "--payload=128"],
+            shared=False,
+        ),
+    ]
+
 
 FAULTS = ["lost", "doubled", "out_of_order", "misrouted"]
 
@@ -95,55 +128,78 @@ def cell(results: Results, row: Row, contender: str) -> str:
     return f"{text} ({value / floor:.2f} x)" if row.over_floor and floor and contender != "floor" else text
 
 
-def line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+LEADS = [
+    ("memory per session", "idle", "bytes_per_session"),
+    ("CPU per delivery of a broadcast", "steady", "cpu_us_per_delivery"),
+    ("CPU per delivery of a burst", "burst", "cpu_us_per_delivery"),
+    ("CPU per delivery, a channel each", "unicast", "cpu_us_per_delivery"),
+]
+"""What Tidegate has to need less of than every peer: the issue of this comparison."""
 
 
-def table(results: Results, contenders: list[Contender]) -> list[str]:
-    lines = [line(["", *(contender.title for contender in contenders), "spread"])]
-    lines.append("|---" * (len(contenders) + 2) + "|")
-    for row in ROWS:
-        cells = [cell(results, row, contender.name) for contender in contenders]
-        if any(text != "-" for text in cells):
-            lines.append(line([row.title, *cells, f"{results.spread(row, contenders):.0%}"]))
-    faults = [f"{results.faults(contender.name):,}" for contender in contenders]
-    lines.append(line(["lost, doubled, out of order or misrouted, all runs", *faults, ""]))
+def verdicts(results: Results, contenders: list[Contender]) -> list[str]:
+    """Who needs less than Tidegate of each of LEADS, if anybody does."""
+    names = {contender.name: contender.title for contender in contenders}
+    own = [name for name in names if name.startswith("tidegate")]
+    peers = [name for name in names if name not in own and name != "floor"]
+    lines = []
+    for what, scenario, figure in LEADS:
+        for name in own:
+            mine = results.median(scenario, name, figure)
+            theirs = {peer: results.median(scenario, peer, figure) for peer in peers}
+            measured = {peer: value for peer, value in theirs.items() if value is not None}
+            if mine is None or not measured:
+                continue
+            ratios = ", ".join(f"{value / mine:.1f} of it {names[peer]}" for peer, value in measured.items())
+            ahead = [names[peer] for peer, value in measured.items() if value <= mine]
+            verdict = f"**not less than {' and '.join(ahead)}**" if ahead else "less than every peer"
+            lines.append(f"- {names[name]}, {what}: {verdict} ({ratios}).")
     return lines
 
 
+def figures_table(results: Results, contenders: list[Contender]) -> list[str]:
+    rows = []
+    for row in ROWS:
+        cells = [cell(results, row, contender.name) for contender in contenders]
+        if any(text != "-" for text in cells):
+            rows.append([row.title, *cells, f"{results.spread(row, contenders):.0%}"])
+    faults = [f"{results.faults(contender.name):,}" for contender in contenders]
+    rows.append(["lost, doubled, out of order or misrouted, all runs", *faults, ""])
+    return document.table(["", *(contender.title for contender in contenders), "spread"], rows)
+
+
 def page(
-    results: Results, contenders: list[Contender], scenarios: list[Scenario], versions: dict[str, str],
+    results: Results, contenders: list[Contender], runs: list[Comparable], versions: dict[str, str],
     rounds: int, command: str,
 ) -> str:  # fmt: skip
     """Everything that stands between the markers."""
-    processors, kernel = len(os.sched_getaffinity(0)), platform.release().split("-")[0]
     parts = [
-        paragraph(
-            f"Written by `{command}` on {date.today().isoformat()}: {processors} processors, Linux {kernel}, clients "
-            f"and servers on the same machine over loopback. Rounds: {rounds}; in each everybody had its turn, with "
-            "servers started afresh. The figures are medians over the rounds; *x* is the ratio to the floor, *spread* "
-            "the most by which a run differed from its median."
+        document.paragraph(
+            f"{document.written_by(command, rounds)} In each round everybody had its turn. *x* is the ratio to the "
+            "floor, *spread* the most by which a run differed from its median."
         ),
         "",
-        *table(results, contenders),
+        *figures_table(results, contenders),
+        "",
+        *verdicts(results, contenders),
         "",
         *(f"- {contender.title}: {versions[contender.name]}" for contender in contenders),
         *(f"- {text}" for text in [*results.missing, *results.failures]),
         "",
-        *(f"- {scenario.name}: {scenario.what}" for scenario in scenarios),
+        *(f"- {scenario.name}: {scenario.what}" for scenario in runs),
         "",
-        paragraph(NOTES),
+        document.paragraph(NOTES),
         "",
         "The commands, where SERVER and PUBLISH are those of the second list; `bench/peers` has the configurations:",
         "",
-        *(f"    tidegate-loadtest run {' '.join(shown(scenario))}" for scenario in scenarios),
+        *(f"    tidegate-loadtest run {' '.join(shown(scenario))}" for scenario in runs),
         "",
         *(f"    {contender.title}: {placeholders(contender.arguments(True))}" for contender in contenders),
     ]
     return "\n".join(parts) + "\n"
 
 
-def shown(scenario: Scenario) -> list[str]:
+def shown(scenario: Comparable) -> list[str]:
     publish = ["PUBLISH"] if scenario.publishes else []
     return [*scenario.arguments, "SERVER", *publish, "--server-pid=PID..."]
 
@@ -152,16 +208,3 @@ def placeholders(arguments: list[str]) -> str:
     """`{port}` as PORT, `{redis}` as REDIS_PORT."""
     text = " ".join(arguments).replace("{port}", "PORT")
     return re.sub(r"\{(\w+)\}", lambda name: f"{name[1].upper()}_PORT", text)
-
-
-def paragraph(text: str) -> str:
-    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
-
-
-def write(page_text: str, document: Path) -> None:
-    """Puts the page between the document's markers; raises ValueError if they are not there."""
-    before, begin, rest = document.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{document.name} has no {BEGIN} with {END} behind it")
-    document.write_text(f"{before}{BEGIN}\n\n{page_text}\n{END}{after}")
