@@ -150,7 +150,7 @@ def verdicts(results: Results, contenders: list[Contender]) -> list[str]:
             measured = {peer: value for peer, value in theirs.items() if value is not None}
             if mine is None or not measured:
                 continue
-            ratios = ", ".join(f"{value / mine:.1f} of it {names[peer]}" for peer, value in measured.items())
+            ratios = ", ".join(f"{names[peer]} takes {value / mine:.1f} x" for peer, value in measured.items())
             ahead = [names[peer] for peer, value in measured.items() if value <= mine]
             verdict = f"**not less than {' and '.join(ahead)}**" if ahead else "less than every peer"
             lines.append(f"- {names[name]}, {what}: {verdict} ({ratios}).")
