@@ -4,6 +4,7 @@
 //! - [`codec`]: commands and replies as JSON lines or as length-delimited Protobuf; [`codec::payload`] says what a
 //!   published payload is and how JSON clients receive it; [`codec::delimited`] splits a raw TCP stream.
 //! - [`websocket`]: the server's side of WebSocket: handshake, frame headers, messages from frames.
+//! - [`delta`]: a payload as what is new in it; [`filter`]: publications by their tags.
 //! - [`code`]: error, disconnect and unsubscribe codes.
 //! - [`limits`]: what the decoders accept at most.
 //!
@@ -17,6 +18,8 @@
 
 pub mod code;
 pub mod codec;
+pub mod delta;
+pub mod filter;
 pub mod limits;
 pub mod message;
 pub mod websocket;
