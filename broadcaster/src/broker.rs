@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_protocol::message::ClientInfo;
 
+use crate::history::{History, HistoryQuery, Retention};
 use crate::interest::{Interest, InterestMap, ShardId};
 use crate::publication::Channel;
 use crate::stats::BrokerStats;
@@ -33,7 +34,16 @@ pub trait Broker: Send + Sync + 'static {
     /// Publishes. The request takes its place in the order of publishes at the call, not
     /// when the future is first polled; the future only waits for the answer, and may be
     /// dropped without taking the publish back.
+    ///
+    /// With [`PublishRequest::retention`] the publication gets the channel's next offset and is kept, in one step with
+    /// being delivered: no reader sees one without the other.
     fn publish(&self, request: PublishRequest) -> PublishFuture;
+
+    /// Reads of a channel's history. A channel that has none yet gets its epoch by being asked.
+    fn history(&self, channel: &Channel, query: HistoryQuery) -> HistoryFuture;
+
+    /// Forgets a channel's publications. Its numbering goes on, so that readers learn that they missed something.
+    fn remove_history(&self, channel: &Channel) -> Answer<()>;
 
     /// Which shards want which channel.
     fn interest(&self) -> &InterestMap;
@@ -49,7 +59,7 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// What is published.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PublishRequest {
     /// The channel.
     pub channel: Channel,
@@ -59,6 +69,25 @@ pub struct PublishRequest {
     pub info: Option<ClientInfo>,
     /// Tags, for filters.
     pub tags: BTreeMap<String, String>,
+    /// What the channel keeps; `None`: the publication is delivered and not kept.
+    pub retention: Option<Retention>,
+    /// The publication may be sent as a delta to the one before. Counts only where the channel keeps a history.
+    pub delta: bool,
+    /// A publish with a key that was seen a short while ago is answered as that one was, and not repeated. Counts only
+    /// where the channel keeps a history.
+    pub idempotency_key: Option<String>,
+    /// The state that the publication is about; an older one than the channel has seen is not published. Counts only
+    /// where the channel keeps a history.
+    pub version: Option<Version>,
+}
+
+/// A version of the state that a channel's publications describe.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Version {
+    /// Grows with the state; at least 1.
+    pub number: u64,
+    /// Versions of different epochs do not compare: the newer publish wins.
+    pub epoch: String,
 }
 
 /// What a publish came to.
@@ -70,8 +99,14 @@ pub struct Published {
     pub epoch: String,
 }
 
+/// What the broker answers.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send>>;
+
 /// The answer to a publish.
-pub type PublishFuture = Pin<Box<dyn Future<Output = Result<Published, BrokerError>> + Send>>;
+pub type PublishFuture = Answer<Published>;
+
+/// The answer to a question about history.
+pub type HistoryFuture = Answer<History>;
 
 /// Why the broker could not do what it was asked. Each but the last is the broker's fault, and a retry may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

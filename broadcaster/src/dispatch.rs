@@ -48,6 +48,13 @@ impl Dispatcher {
         }
     }
 
+    /// Hands an event to every shard.
+    pub fn tell_all(&self, event: &Event) {
+        for inbox in self.inboxes.iter() {
+            inbox.push(event.clone());
+        }
+    }
+
     /// Whether a shard with this number exists.
     pub fn has_shard(&self, shard: ShardId) -> bool {
         usize::from(shard) < self.inboxes.len()
@@ -103,6 +110,21 @@ impl Burst<'_> {
         for shard in shards.iter() {
             if let Some(batch) = self.batches.get_mut(usize::from(shard)) {
                 batch.push(Arc::clone(&publication));
+            }
+        }
+    }
+
+    /// Routes a message that exists whether any shard wants it or not.
+    pub fn route_shared(&mut self, publication: &Arc<Publication>) {
+        let shards = self.dispatcher.interest.shards(&publication.channel);
+        if shards.is_empty() {
+            self.unwanted += 1;
+            return;
+        }
+        self.routed += 1;
+        for shard in shards.iter() {
+            if let Some(batch) = self.batches.get_mut(usize::from(shard)) {
+                batch.push(Arc::clone(publication));
             }
         }
     }

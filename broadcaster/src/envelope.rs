@@ -10,10 +10,20 @@
 //!                            there are any, `info` and `tags`
 //! ```
 //!
-//! No text and no JSON starts with a zero byte. Binary data that happens to start with the four bytes is put into an
-//! envelope by Tidegate; another publisher has to do the same.
+//! A message of a channel with a history comes from the function `push_publish`, which puts its place before the payload:
+//!
+//! ```text
+//! 00 54 47 32 20             NUL, "TG2 "
+//! 37 20 ..  0a               offset, epoch, milliseconds since 1970 and, where it may be sent as a delta, a `d`, with spaces
+//!                            between them, and a newline
+//! ..                         the payload: the data itself, or the envelope above
+//! ```
+//!
+//! No text and no JSON starts with a zero byte. Binary data that happens to start with the four bytes of either is put into
+//! an envelope by Tidegate; another publisher has to do the same.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -21,6 +31,20 @@ use tidegate_protocol::message::{ClientInfo, Publication};
 
 /// What an envelope starts with.
 pub const MAGIC: [u8; 4] = *b"\0TG1";
+
+/// What a place starts with.
+const PLACE: &[u8] = b"\0TG2 ";
+
+/// What both start with: data that does so as well needs an envelope.
+const FAMILY: &[u8] = b"\0TG";
+
+/// The longest place, in bytes, with all that belongs to it.
+pub const MAX_PLACE: usize = 128;
+
+/// The longest message whose payload has at most `max_payload` bytes, as far as its first bytes tell.
+pub fn max_message(message: &[u8], max_payload: usize) -> usize {
+    if message.starts_with(PLACE) { max_payload.saturating_add(MAX_PLACE) } else { max_payload }
+}
 
 /// What a Redis payload carries.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,17 +55,38 @@ pub struct Content {
     pub info: Option<ClientInfo>,
     /// Tags, for filters.
     pub tags: BTreeMap<String, String>,
+    /// Its place in the channel's history; never written by [`encode`].
+    pub place: Option<Place>,
+}
+
+/// A message's place in its channel's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// From 1.
+    pub offset: u64,
+    /// The numbering.
+    pub epoch: Arc<str>,
+    /// When Redis took it, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// It may be sent as a delta to the one before.
+    pub delta: bool,
 }
 
 /// An envelope that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the envelope cannot be read: {0}")]
-pub struct EnvelopeError(#[from] prost::DecodeError);
+pub enum EnvelopeError {
+    /// It is no Protobuf message.
+    #[error("the envelope cannot be read: {0}")]
+    Message(#[from] prost::DecodeError),
+    /// The place is none.
+    #[error("the place in the history cannot be read")]
+    Place,
+}
 
 /// The payload for Redis. Plain data is passed on without a copy.
 pub fn encode(content: Content) -> Bytes {
-    let Content { data, info, tags } = content;
-    if info.is_none() && tags.is_empty() && !data.starts_with(&MAGIC) {
+    let Content { data, info, tags, place: _ } = content;
+    if info.is_none() && tags.is_empty() && !data.starts_with(FAMILY) {
         return data;
     }
     let message = Publication { data, info, tags, ..Publication::default() };
@@ -58,11 +103,33 @@ pub fn encode(content: Content) -> Bytes {
 /// # Errors
 /// The payload starts like an envelope and is none.
 pub fn decode(mut payload: Bytes) -> Result<Content, EnvelopeError> {
+    let place = if payload.starts_with(PLACE) {
+        let (place, length) = decode_place(&payload).ok_or(EnvelopeError::Place)?;
+        bytes::Buf::advance(&mut payload, length);
+        Some(place)
+    } else {
+        None
+    };
     if !payload.starts_with(&MAGIC) {
-        return Ok(Content { data: payload, info: None, tags: BTreeMap::new() });
+        return Ok(Content { data: payload, info: None, tags: BTreeMap::new(), place });
     }
     let message = Publication::decode(payload.split_off(MAGIC.len()))?;
-    Ok(Content { data: message.data, info: message.info, tags: message.tags })
+    Ok(Content { data: message.data, info: message.info, tags: message.tags, place })
+}
+
+/// The place at the payload's beginning, and the bytes that it takes.
+fn decode_place(payload: &[u8]) -> Option<(Place, usize)> {
+    let head = payload.get(..payload.len().min(MAX_PLACE))?;
+    let end = head.iter().position(|byte| *byte == b'\n')?;
+    let mut words = std::str::from_utf8(head.get(PLACE.len()..end)?).ok()?.split(' ');
+    let (offset, epoch, unix_ms) = (words.next()?, words.next()?, words.next()?);
+    let delta = match words.next() {
+        None => false,
+        Some("d") => true,
+        Some(_) => return None,
+    };
+    let place = Place { offset: offset.parse().ok()?, epoch: epoch.into(), unix_ms: unix_ms.parse().ok()?, delta };
+    (place.offset > 0 && words.next().is_none()).then_some((place, end + 1))
 }
 
 #[cfg(test)]
@@ -72,7 +139,7 @@ mod tests {
     use super::*;
 
     fn plain(data: &'static [u8]) -> Content {
-        Content { data: Bytes::from_static(data), info: None, tags: BTreeMap::new() }
+        Content { data: Bytes::from_static(data), info: None, tags: BTreeMap::new(), place: None }
     }
 
     #[test]
@@ -87,6 +154,19 @@ mod tests {
         let payload = encode(content.clone());
         assert_ne!(payload, content.data);
         assert_eq!(decode(payload).unwrap(), content);
+    }
+
+    #[test]
+    fn a_place_stands_before_the_payload_whatever_that_is() {
+        let place = Place { offset: 7, epoch: "a-b".into(), unix_ms: 12, delta: true };
+        let info = ClientInfo { user: "u".to_owned(), ..ClientInfo::default() };
+        for content in [plain(b"{}"), plain(b""), plain(b"\0TG2 x"), Content { info: Some(info), ..plain(b"1") }] {
+            let message = [b"\0TG2 7 a-b 12 d\n".as_slice(), &encode(content.clone())].concat();
+            assert_eq!(decode(message.into()).unwrap(), Content { place: Some(place.clone()), ..content });
+        }
+        for broken in ["\0TG2 ", "\0TG2 7 e 1", "\0TG2 0 e 1\n", "\0TG2 x e 1\n", "\0TG2 7 e\n", "\0TG2 7 e 1 2\n"] {
+            assert_eq!(decode(broken.into()), Err(EnvelopeError::Place), "{broken:?}");
+        }
     }
 
     #[test]
@@ -111,7 +191,7 @@ mod tests {
         ) {
             let mut data = if magic { MAGIC.to_vec() } else { Vec::new() };
             data.extend(rest);
-            let content = Content { data: data.into(), info, tags };
+            let content = Content { data: data.into(), info, tags, place: None };
             prop_assert_eq!(decode(encode(content.clone())).unwrap(), content);
         }
 

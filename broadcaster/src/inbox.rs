@@ -27,6 +27,9 @@ pub enum Event {
         /// Whether it is live.
         result: Result<(), BrokerError>,
     },
+    /// A connection to the broker was lost and is whole again: publications may have been missed. Whoever watches
+    /// positions compares them now.
+    Resumed,
 }
 
 /// A shard, as a broker sees it.

@@ -6,6 +6,7 @@
 //! - [`interest`]: which shards want which channel;
 //! - [`dispatch`]: from a burst of publications to the shards that want them;
 //! - [`stats`]: what a broker counts;
+//! - [`history`]: what a channel keeps, and whether a reader has missed any of it;
 //! - [`embedded`]: the broker of a node that stands alone;
 //! - [`redis`]: the broker on a Redis server;
 //! - [`envelope`]: what Tidegate puts into a Redis message, and how it reads what anyone put there.
@@ -16,6 +17,7 @@ pub mod broker;
 pub mod dispatch;
 pub mod embedded;
 pub mod envelope;
+pub mod history;
 pub mod inbox;
 pub mod interest;
 #[cfg(feature = "internals")]
@@ -24,9 +26,12 @@ pub mod publication;
 pub mod redis;
 pub mod stats;
 
-pub use broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
+pub use broker::{
+    Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published, Version,
+};
 pub use dispatch::{Dispatcher, Inboxes};
 pub use embedded::EmbeddedBroker;
+pub use history::{History, HistoryQuery, Position, Retention};
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
 pub use publication::{Channel, Payload, Publication};

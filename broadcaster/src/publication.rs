@@ -42,6 +42,8 @@ pub struct Publication {
     pub info: Option<Arc<ClientInfo>>,
     /// Tags, for filters.
     pub tags: BTreeMap<String, String>,
+    /// It may be sent as a delta to the publication before, to those who asked for that.
+    pub delta: bool,
     /// When the node received it: where the publish-to-socket latency starts.
     pub received: Instant,
 }

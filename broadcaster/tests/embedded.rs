@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +12,7 @@ use futures_util::FutureExt;
 use tidegate_broadcaster::{Broker, BrokerError, Channel, Content, EmbeddedBroker, Event, Interest, PublishRequest};
 
 fn request(channel: &Channel, data: impl Into<Bytes>) -> PublishRequest {
-    PublishRequest { channel: Arc::clone(channel), data: data.into(), info: None, tags: BTreeMap::new() }
+    PublishRequest { channel: Arc::clone(channel), data: data.into(), ..PublishRequest::default() }
 }
 
 #[tokio::test]
@@ -112,7 +111,7 @@ async fn a_full_inbox_makes_the_publisher_wait_and_refuses_beyond_its_bound() {
         .iter()
         .map(|event| match event {
             Event::Publications(batch) => batch.len(),
-            Event::Subscribed { .. } => 0,
+            Event::Subscribed { .. } | Event::Resumed => 0,
         })
         .sum();
     assert_eq!(delivered, taken, "what was accepted is delivered, what was refused is not");

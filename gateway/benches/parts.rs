@@ -5,6 +5,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::config::QueuePolicy;
 use tidegate::hub::{Hub, Status, Subscriber};
 use tidegate::shard::palette::{Cell, Marks, Palette};
 use tidegate::shard::slab::{Key, Slab};
@@ -18,10 +19,10 @@ fn hub(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(COUNT.into()));
     group.bench_function("subscribe and unsubscribe", |bencher| {
         let mut hub = Hub::default();
-        let channel = hub.open("news".into(), Status::Live);
+        let channel = hub.open("news".into(), Status::Live, QueuePolicy::Disconnect);
         bencher.iter(|| {
             for session in 0..COUNT {
-                hub.subscribe(channel, Subscriber { session, place: 0 });
+                hub.subscribe(channel, Subscriber::new(session, 0));
             }
             // From the front: the dearer way, since each time another subscriber moves.
             for _ in 0..COUNT {
@@ -31,14 +32,14 @@ fn hub(criterion: &mut Criterion) {
     });
     group.bench_function("visit", |bencher| {
         let mut hub = Hub::default();
-        let channel = hub.open("news".into(), Status::Live);
+        let channel = hub.open("news".into(), Status::Live, QueuePolicy::Disconnect);
         for session in 0..COUNT {
-            hub.subscribe(channel, Subscriber { session, place: 0 });
+            hub.subscribe(channel, Subscriber::new(session, 0));
         }
         bencher.iter(|| {
             hub.begin_visit(channel);
             while hub.is_visiting(channel) {
-                black_box(hub.visit(channel, 512));
+                black_box(hub.visit(channel, 512).subscribers);
             }
         });
     });
@@ -46,7 +47,7 @@ fn hub(criterion: &mut Criterion) {
         let names: Vec<String> = (0..channels).map(|n| format!("user-{n:06}")).collect();
         let mut hub = Hub::default();
         for name in &names {
-            hub.open(name.as_str().into(), Status::Live);
+            hub.open(name.as_str().into(), Status::Live, QueuePolicy::Disconnect);
         }
         // Strides through the table, so that the cache helps no more than it would in service.
         let asked: Vec<&str> = (0..COUNT as usize).map(|n| names[n * 7919 % names.len()].as_str()).collect();
@@ -60,7 +61,7 @@ fn hub(criterion: &mut Criterion) {
 fn palette(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("palette");
     group.throughput(Throughput::Elements(COUNT.into()));
-    let cell = Cell { bytes: Bytes::from(vec![b'x'; 150]), publications: 1 };
+    let cell = Cell { bytes: Bytes::from(vec![b'x'; 150]), publications: 1, ..Cell::default() };
     group.bench_function("mark and read, one cell for all", |bencher| {
         let mut palette = Palette::default();
         let mut sessions = vec![Marks::default(); COUNT as usize];
@@ -82,7 +83,7 @@ fn palette(criterion: &mut Criterion) {
         let mut sessions = vec![Marks::default(); COUNT as usize];
         bencher.iter(|| {
             for marks in &mut sessions {
-                palette.mark_private(marks, |out| out.extend_from_slice(b"{\"id\":2,\"subscribe\":{}}"));
+                palette.mark_private(marks, 0, |out| out.extend_from_slice(b"{\"id\":2,\"subscribe\":{}}"));
             }
             let mut bytes = 0;
             for marks in &mut sessions {

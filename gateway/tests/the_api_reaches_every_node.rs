@@ -190,3 +190,58 @@ fn a_payload_beyond_the_limit_is_the_callers_error_and_costs_no_subscriber() {
         client.expect("a", br#""next""#);
     }
 }
+
+#[test]
+fn what_is_published_is_kept_and_read_from_any_node() {
+    let settings = "[[channel.namespaces]]\nname = \"kept\"\nhistory_size = 3\nhistory_ttl = \"60s\"\n";
+    let redis = Redis::start();
+    let nodes = [0, 1].map(|_| Setup::new().redis(&redis.url()).settings(settings).start());
+    let alone = Setup::new().settings(settings).start();
+    for [near, far] in [[&nodes[0], &nodes[1]], [&alone, &alone]] {
+        let publish = |more: Value| {
+            let mut body = json!({"channel": "kept:a", "data": {"a": 1}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            near.api("publish", &body.to_string())["result"]["offset"].clone()
+        };
+        let history = |more: Value| {
+            let mut body = json!({"channel": "kept:a"});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            far.api("history", &body.to_string())
+        };
+        let offsets = |more: Value| {
+            let answer = history(more);
+            let publications = answer["result"]["publications"].as_array().unwrap_or_else(|| panic!("{answer}"));
+            publications.iter().map(|publication| publication["offset"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(publish(json!({"tags": {"k": "v"}})), 1);
+        let first = &history(json!({"limit": -1}))["result"]["publications"][0];
+        assert_eq!(*first, json!({"data": {"a": 1}, "offset": 1, "tags": {"k": "v"}}));
+        assert_eq!([publish(json!({"idempotency_key": "k"})), publish(json!({"idempotency_key": "k"}))], [2, 2]);
+        assert_eq!(
+            [publish(json!({"version": 7})), publish(json!({"version": 7})), publish(json!({"version": 8}))],
+            [3, 3, 4]
+        );
+        assert_eq!(publish(json!({"skip_history": true})), Value::Null, "it has no place");
+        assert_eq!(publish(json!({"b64data": "/wA="})), 5);
+        assert_eq!(offsets(json!({})), [0_u64; 0]);
+        assert_eq!(offsets(json!({"limit": -1})), [3, 4, 5]);
+        assert_eq!(offsets(json!({"limit": 2, "reverse": true})), [5, 4]);
+        let epoch = history(json!({}))["result"]["epoch"].clone();
+        assert_eq!(offsets(json!({"limit": 9, "since": {"offset": 3, "epoch": epoch}})), [4, 5]);
+        assert_eq!(history(json!({"since": {"offset": 3, "epoch": "other"}}))["error"]["code"], 112);
+        assert_eq!(history(json!({"since": {"offset": 0}, "reverse": true}))["error"]["code"], 107);
+        assert_eq!(history(json!({"limit": 1, "reverse": true}))["result"]["publications"][0]["b64data"], "/wA=");
+        assert_eq!(near.api("history_remove", r#"{"channel": "kept:a"}"#), json!({"result": {}}));
+        let left = history(json!({"limit": -1}));
+        assert_eq!((&left["result"]["publications"], &left["result"]["offset"]), (&json!([]), &json!(5)));
+        for method in ["history", "history_remove"] {
+            for (channel, code) in [("plain", 108), ("none:a", 102), ("", 107)] {
+                assert_eq!(
+                    near.api(method, &json!({"channel": channel}).to_string())["error"]["code"],
+                    code,
+                    "{channel}"
+                );
+            }
+        }
+    }
+}

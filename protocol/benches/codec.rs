@@ -92,6 +92,7 @@ fn encode(criterion: &mut Criterion) {
                 offset: 0,
                 epoch: "",
                 tags: &BTreeMap::new(),
+                delta: false,
             };
             group.bench_function(BenchmarkId::new(format!("publication {size} B"), format_name), |bencher| {
                 bencher.iter(|| {

@@ -306,14 +306,15 @@ proptest! {
     #[test]
     fn a_publication_is_the_same_with_and_without_building_messages(
         channel in any::<String>(), data in payload(), info in option::of(info()), offset in any::<u64>(),
-        epoch in any::<String>(), tags in tags(), format in format(),
+        epoch in any::<String>(), tags in tags(), delta in any::<bool>(), format in format(),
     ) {
         let parts =
-            PublicationParts { channel: &channel, data: &data, info: info.as_ref(), offset, epoch: &epoch, tags: &tags };
+            PublicationParts { channel: &channel, data: &data, info: info.as_ref(), offset, epoch: &epoch, tags: &tags, delta };
         let mut direct = Vec::new();
         encode_publication(format, &parts, &mut direct);
         let publication = Publication {
-            data: data.clone(), info: info.clone(), offset, epoch: epoch.clone(), tags: tags.clone(), ..Default::default()
+            data: data.clone(), info: info.clone(), offset, epoch: epoch.clone(), tags: tags.clone(), delta,
+            ..Default::default()
         };
         let push = Push { channel: channel.clone(), r#pub: Some(publication), ..Default::default() };
         let mut built = Vec::new();

@@ -29,12 +29,16 @@ impl Subscriber {
             add(&self.stats.malformed, 1);
             return;
         };
+        if payload.len() > envelope::max_message(&payload, self.settings.max_payload) {
+            return self.oversized(channel, payload.len() as u64);
+        }
         burst.route(name, |channel| match envelope::decode(payload) {
             Ok(content) => Some(Publication {
                 channel,
                 payload: Payload::new(content.data),
-                offset: 0,
-                epoch: Arc::clone(&self.epoch),
+                delta: content.place.as_ref().is_some_and(|place| place.delta),
+                offset: content.place.as_ref().map_or(0, |place| place.offset),
+                epoch: content.place.map_or_else(|| Arc::clone(&self.epoch), |place| place.epoch),
                 info: content.info.map(Arc::new),
                 tags: content.tags,
                 received,

@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::subscriber::Subscriber;
 use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
+use crate::envelope::MAX_PLACE;
 use crate::interest::ShardSet;
 use crate::publication::Channel;
 use crate::stats::add;
@@ -235,7 +236,8 @@ impl<'a> Link<'a> {
 
     /// Decodes and routes what has arrived.
     fn take_input(&mut self) -> Result<(), Lost> {
-        let max_payload = self.subscriber.settings.max_payload;
+        // What says its place may be longer; `route` looks at the rest.
+        let max_payload = self.subscriber.settings.max_payload.saturating_add(MAX_PLACE);
         if self.skip_unwanted() {
             return Ok(());
         }

@@ -10,7 +10,8 @@
 //! - `link`: one subscriber connection while it lives;
 //! - `deliver`: what it received, on its way to the shards;
 //! - `subscriber`: what keeps such a connection, and is run for each shard: [`Receiver`];
-//! - `commands`: the task that publishes;
+//! - `commands`: the task that sends commands;
+//! - `functions`: what runs within Redis;
 //! - `health`, `backoff`: whether a connection is up, and when to try again;
 //! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
 
@@ -19,6 +20,7 @@ mod channels;
 mod commands;
 mod connection;
 mod deliver;
+mod functions;
 mod health;
 #[cfg(feature = "internals")]
 pub mod internals;
@@ -31,6 +33,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -39,13 +42,17 @@ pub use self::settings::{RedisSettings, SettingsError};
 pub use self::subscriber::Receiver;
 
 use self::channels::Connections;
-use self::commands::{Publisher, publisher};
+use self::commands::{Call, Publisher, publisher};
+use self::functions::Function;
 use self::health::Health;
 use self::settings::Endpoint;
 use self::subscriber::Subscriber;
-use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest};
+use crate::broker::{
+    Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published,
+};
 use crate::dispatch::{Dispatcher, Inboxes};
 use crate::envelope::{self, Content};
+use crate::history::HistoryQuery;
 use crate::interest::{Interest, InterestMap, MAX_SHARDS, ShardId};
 use crate::publication::Channel;
 use crate::stats::{BrokerStats, add};
@@ -134,6 +141,22 @@ impl RedisBroker {
     }
 }
 
+impl RedisBroker {
+    /// A channel's name in Redis.
+    fn key(&self, channel: &str) -> Bytes {
+        format!("{}{channel}", self.settings.prefix).into()
+    }
+
+    /// The answer to a payload that every subscriber would drop.
+    fn too_long(&self, payload: &Bytes) -> Option<PublishFuture> {
+        let (length, limit) = (payload.len(), self.settings.max_payload);
+        (length > limit).then(|| {
+            add(&self.stats.publish_errors, 1);
+            Box::pin(std::future::ready(Err(BrokerError::TooLong { length, limit }))) as PublishFuture
+        })
+    }
+}
+
 impl Broker for RedisBroker {
     fn subscribe(&self, channel: &Channel, shard: ShardId) -> Interest {
         if self.dispatcher.has_shard(shard) {
@@ -150,15 +173,35 @@ impl Broker for RedisBroker {
     }
 
     fn publish(&self, request: PublishRequest) -> PublishFuture {
-        let PublishRequest { channel, data, info, tags } = request;
-        let payload = envelope::encode(Content { data, info, tags });
-        // Every subscriber would drop it.
-        if payload.len() > self.settings.max_payload {
-            add(&self.stats.publish_errors, 1);
-            let error = BrokerError::TooLong { length: payload.len(), limit: self.settings.max_payload };
-            return Box::pin(std::future::ready(Err(error)));
+        let key = self.key(&request.channel);
+        let Some(retention) = request.retention else {
+            let PublishRequest { data, info, tags, .. } = request;
+            let payload = envelope::encode(Content { data, info, tags, place: None });
+            if let Some(refused) = self.too_long(&payload) {
+                return refused;
+            }
+            let answer = self.publisher.call(Call::Publish { channel: key, payload });
+            return Box::pin(async { answer.await.map(|_| Published::default()) });
+        };
+        let args = functions::publish_args(request, retention);
+        if let Some(refused) = args.first().and_then(|payload| self.too_long(payload)) {
+            return refused;
         }
-        self.publisher.publish(format!("{}{channel}", self.settings.prefix), payload)
+        let answer = self.publisher.call(Call::Function { function: Function::Publish, key, args });
+        Box::pin(async { functions::published(answer.await?) })
+    }
+
+    fn history(&self, channel: &Channel, query: HistoryQuery) -> HistoryFuture {
+        let args = functions::history_args(query);
+        let answer = self.publisher.call(Call::Function { function: Function::History, key: self.key(channel), args });
+        let channel = Channel::clone(channel);
+        Box::pin(async move { functions::history(&channel, answer.await?) })
+    }
+
+    fn remove_history(&self, channel: &Channel) -> Answer<()> {
+        let call = Call::Function { function: Function::RemoveHistory, key: self.key(channel), args: Vec::new() };
+        let answer = self.publisher.call(call);
+        Box::pin(async { answer.await.map(|_| ()) })
     }
 
     fn interest(&self) -> &InterestMap {

@@ -131,6 +131,7 @@ impl Subscriber {
                     gap_ms,
                     "subscribed to Redis again; messages published in the gap are missed"
                 );
+                self.dispatcher.tell_all(&Event::Resumed);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub struct Collector {
     pushed: Notify,
     closed: AtomicBool,
     opened: Notify,
+    resumed: AtomicUsize,
 }
 
 impl Collector {
@@ -34,6 +35,11 @@ impl Collector {
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
         self.opened.notify_waiters();
+    }
+
+    /// How often the broker has said that it was away. Most tests do not look at that.
+    pub fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::SeqCst)
     }
 
     /// The events so far, which are taken out.
@@ -79,6 +85,10 @@ impl Collector {
 
 impl ShardInbox for Collector {
     fn push(&self, event: Event) {
+        if matches!(event, Event::Resumed) {
+            self.resumed.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
         self.events.lock().unwrap().push_back(event);
         self.pushed.notify_one();
     }

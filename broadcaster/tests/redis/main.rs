@@ -1,16 +1,16 @@
-//! The Redis broker against a real server: what it promises while all is well (`subscribe`, `publish`, `payloads`) and
-//! while it is not (`outage`).
+//! The Redis broker against a real server: what it promises while all is well (`subscribe`, `publish`, `payloads`,
+//! `history`) and while it is not (`outage`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod history;
 mod outage;
 mod payloads;
 mod publish;
 mod subscribe;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,7 +53,7 @@ async fn subscribe(broker: &RedisBroker, shard: &Collector, name: &str) -> Chann
 }
 
 fn request(channel: &Channel, data: impl Into<Bytes>) -> PublishRequest {
-    PublishRequest { channel: Arc::clone(channel), data: data.into(), info: None, tags: BTreeMap::new() }
+    PublishRequest { channel: Arc::clone(channel), data: data.into(), ..PublishRequest::default() }
 }
 
 fn count(counter: &AtomicU64) -> u64 {

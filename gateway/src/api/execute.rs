@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidegate_broadcaster::{BrokerError, PublishRequest};
+use tidegate_broadcaster::{BrokerError, PublishRequest, Version};
 use tidegate_protocol::code::ErrorCode;
 use tracing::warn;
 
 use super::batch::{self, InOrder};
 use super::error::ApiError;
+use super::history::HistoryResult;
 use super::method::Method;
 use super::request::{Batch, Channels, Publish, PublishResult};
 use super::stats::Outcome;
@@ -51,6 +52,10 @@ pub enum Results {
         /// One for each channel.
         responses: Vec<Answer<PublishResult>>,
     },
+    /// Of `history`.
+    History(HistoryResult),
+    /// Of a method whose success says nothing more.
+    Done {},
     /// Of `info`.
     Info {
         /// The nodes; so far the one that was asked.
@@ -80,6 +85,9 @@ struct Content {
     data: Bytes,
     tags: BTreeMap<String, String>,
     idempotency_key: Option<String>,
+    version: Option<Version>,
+    skip_history: bool,
+    delta: bool,
 }
 
 /// Why a call came to nothing.
@@ -143,6 +151,11 @@ impl Api {
                 Ok(Results::Published(self.publish(channel, &content).await?))
             }
             Method::Broadcast => Ok(self.broadcast(parse(params)?, body).await?),
+            Method::History => Ok(Results::History(self.history(parse(params)?).await?)),
+            Method::HistoryRemove => {
+                self.remove_history(parse(params)?).await?;
+                Ok(Results::Done {})
+            }
             Method::Info => {
                 parse::<serde::de::IgnoredAny>(params)?;
                 Ok(Results::Info { nodes: [self.node.info()] })
@@ -171,14 +184,21 @@ impl Api {
     }
 
     async fn publish(&self, channel: &str, content: &Content) -> Result<PublishResult, ApiError> {
-        (self.check_channel)(channel)?;
+        let policy = (self.policy)(channel)?;
+        let retention = policy.retention.filter(|_| !content.skip_history);
+        // The broker knows keys where it keeps a history: for all nodes, and in one step with the publish.
+        let known_there = retention.is_some();
         let request = PublishRequest {
             channel: channel.into(),
             data: content.data.clone(),
             info: None,
             tags: content.tags.clone(),
+            delta: known_there && (content.delta || policy.delta),
+            retention,
+            idempotency_key: content.idempotency_key.clone().filter(|_| known_there),
+            version: content.version.clone().filter(|_| known_there),
         };
-        let result = match content.idempotency_key.as_deref() {
+        let result = match content.idempotency_key.as_deref().filter(|_| !known_there) {
             None => self.broker.publish(request).await.map(PublishResult::from),
             Some(key) => {
                 let broker = Arc::clone(&self.broker);
@@ -189,10 +209,10 @@ impl Api {
         result.map_err(|error| self.broker_failed(&error))
     }
 
-    fn broker_failed(&self, error: &BrokerError) -> ApiError {
+    pub(super) fn broker_failed(&self, error: &BrokerError) -> ApiError {
         // At most one line a second: a broker that is away fails every publish, and says so in its metrics.
         if let Some(untold) = self.stats.failures.note(Instant::now()) {
-            warn!(%error, broker = self.broker.name(), untold, "a publish over the API failed");
+            warn!(%error, broker = self.broker.name(), untold, "a call of the API failed");
         }
         error.clone().into()
     }
@@ -234,7 +254,18 @@ impl Api {
             return Err(ApiError::bad_request(format!("idempotency_key has {} bytes; at most {max}", key.len())));
         }
         let tags = request.tags.clone().unwrap_or_default();
-        Ok(Content { data: request.payload(body)?, tags, idempotency_key })
+        let version = request.version.filter(|number| *number > 0);
+        let version =
+            version.map(|number| Version { number, epoch: request.version_epoch.clone().unwrap_or_default() });
+        let skip_history = request.skip_history.unwrap_or_default();
+        Ok(Content {
+            data: request.payload(body)?,
+            tags,
+            idempotency_key,
+            version,
+            skip_history,
+            delta: request.delta.unwrap_or_default(),
+        })
     }
 }
 

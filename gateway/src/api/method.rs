@@ -9,6 +9,10 @@ pub enum Method {
     Publish,
     /// Publish the same into many channels.
     Broadcast,
+    /// What a channel keeps.
+    History,
+    /// Forget what a channel keeps.
+    HistoryRemove,
     /// What the node is.
     Info,
     /// Which channels have subscribers.
@@ -26,8 +30,6 @@ const NOT_YET: &[&str] = &[
     "refresh",
     "presence",
     "presence_stats",
-    "history",
-    "history_remove",
     "rpc",
     "map_publish",
     "map_remove",
@@ -59,13 +61,16 @@ const NOT_YET: &[&str] = &[
 
 impl Method {
     /// Every method, in the order of metrics.
-    pub const ALL: [Self; 5] = [Self::Publish, Self::Broadcast, Self::Info, Self::Channels, Self::Batch];
+    pub const ALL: [Self; 7] =
+        [Self::Publish, Self::Broadcast, Self::History, Self::HistoryRemove, Self::Info, Self::Channels, Self::Batch];
 
     /// The name in paths and commands.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Broadcast => "broadcast",
+            Self::History => "history",
+            Self::HistoryRemove => "history_remove",
             Self::Info => "info",
             Self::Channels => "channels",
             Self::Batch => "batch",

@@ -6,7 +6,7 @@
 //! - [`routes`]: the axum router, reading of bodies, the two request forms (one method per path, and lines of method and params);
 //! - [`auth`]: who may call;
 //! - [`method`]: which methods exist; [`request`]: their parameters; [`error`]: what goes wrong;
-//! - [`execute`]: publish, broadcast, info, channels; [`batch`]: many of them in one request;
+//! - [`execute`]: publish, broadcast, info, channels; [`history`]: what channels keep; [`batch`]: many of them in one request;
 //! - [`idempotency`]: a publish that is sent again is not published again;
 //! - [`pattern`]: channel patterns with `*` and `?`;
 //! - [`view`]: what the API asks the node; [`stats`]: what it counts.
@@ -15,6 +15,7 @@ pub mod auth;
 pub mod batch;
 pub mod error;
 pub mod execute;
+pub mod history;
 pub mod idempotency;
 pub mod method;
 pub mod pattern;
@@ -26,7 +27,7 @@ pub mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_broadcaster::Broker;
+use tidegate_broadcaster::{Broker, Retention};
 
 pub use auth::Auth;
 pub use error::ApiError;
@@ -36,8 +37,19 @@ pub use routes::router;
 pub use stats::ApiStats;
 pub use view::{ChannelCounts, NodeInfo, NodeView, ViewError};
 
-/// Says whether a channel's name may be published to: not empty, not too long, its namespace known.
-pub type ChannelCheck = Arc<dyn Fn(&str) -> Result<(), ApiError> + Send + Sync>;
+/// What a channel's namespace says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What the channel keeps; `None`: nothing.
+    pub retention: Option<Retention>,
+    /// How long its position is remembered.
+    pub meta_ttl: Duration,
+    /// Publications may be sent as deltas.
+    pub delta: bool,
+}
+
+/// What holds for a channel of this name; an error where the name is empty or too long, or its namespace unknown.
+pub type ChannelPolicy = Arc<dyn Fn(&str) -> Result<Policy, ApiError> + Send + Sync>;
 
 /// Bounds of the API.
 #[derive(Debug, Clone)]
@@ -76,8 +88,8 @@ pub struct Api {
     pub broker: Arc<dyn Broker>,
     /// What is asked about the node.
     pub node: Arc<dyn NodeView>,
-    /// Which channels may be published to.
-    pub check_channel: ChannelCheck,
+    /// Which channels there are, and what holds for them.
+    pub policy: ChannelPolicy,
     /// Results of publishes with an idempotency key.
     pub idempotency: Idempotency,
     /// Counters.

@@ -30,18 +30,15 @@ pub struct Publish<'a> {
     pub tags: Option<BTreeMap<String, String>>,
     /// A publish with a key that was seen a short while ago is answered, not repeated.
     pub idempotency_key: Option<String>,
-    /// Without effect where the channel keeps no history.
-    #[serde(rename = "skip_history")]
-    pub _skip_history: Option<bool>,
-    /// Without effect where the channel keeps no history.
-    #[serde(rename = "delta")]
-    pub _delta: Option<bool>,
-    /// Without effect where the channel keeps no history.
-    #[serde(rename = "version")]
-    pub _version: Option<u64>,
-    /// Without effect where the channel keeps no history.
-    #[serde(rename = "version_epoch")]
-    pub _version_epoch: Option<String>,
+    /// Delivers, and does not keep.
+    pub skip_history: Option<bool>,
+    /// It may be sent as a delta to the publication before.
+    pub delta: Option<bool>,
+    /// The version of the state that this is about; an older one than the channel has seen is not published. Without
+    /// effect where the channel keeps no history.
+    pub version: Option<u64>,
+    /// Versions of different epochs do not compare.
+    pub version_epoch: Option<String>,
 }
 
 /// Takes a value that is there, `null` among them; serde's default makes `None` of a missing one.

@@ -9,8 +9,8 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidegate_broadcaster::{
-    BrokerError, BrokerHealth, BrokerStats, Channel, Interest, InterestMap, PublishFuture, PublishRequest, Published,
-    ShardId,
+    Answer, BrokerError, BrokerHealth, BrokerStats, Channel, HistoryFuture, HistoryQuery, Interest, InterestMap,
+    PublishFuture, PublishRequest, Published, ShardId,
 };
 use tower::ServiceExt;
 
@@ -67,6 +67,14 @@ impl Broker for Notebook {
         })
     }
 
+    fn history(&self, _: &Channel, _: HistoryQuery) -> HistoryFuture {
+        Box::pin(async { Err(BrokerError::Refused("a notebook has no history".into())) })
+    }
+
+    fn remove_history(&self, _: &Channel) -> Answer<()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn interest(&self) -> &InterestMap {
         &self.interest
     }
@@ -120,11 +128,11 @@ fn fixture_with(change: impl FnOnce(&mut Api)) -> Fixture {
         auth: Auth::keys(["key".to_owned()]),
         broker: broker.clone(),
         node: Arc::new(Node),
-        check_channel: Arc::new(|channel| match channel {
+        policy: Arc::new(|channel| match channel {
             "" => Err(ApiError::bad_request("channel is empty")),
             name if name.len() > 255 => Err(ApiError::bad_request("channel is too long")),
             name if name.starts_with("unknown:") => Err(ApiError::unknown_channel("unknown channel")),
-            _ => Ok(()),
+            _ => Ok(Policy::default()),
         }),
         idempotency: Idempotency::new(IdempotencySettings::default(), stats.clone()),
         stats,
@@ -169,7 +177,7 @@ async fn publish_hands_on_channel_data_and_tags_untouched() {
     let body = r#"{"channel":"news","data":{ "a": [1.50, "\u00e9"] },"tags":{"lang":"de"}, "unknown member": 1}"#;
     assert_eq!(fixture.text("/api/publish", body).await, (StatusCode::OK, r#"{"result":{}}"#.to_owned()));
     let published = fixture.broker.published.lock().unwrap();
-    let PublishRequest { channel, data, tags, info } = &published[0];
+    let PublishRequest { channel, data, tags, info, .. } = &published[0];
     assert_eq!((&**channel, &data[..]), ("news", br#"{ "a": [1.50, "\u00e9"] }"#.as_slice()));
     assert_eq!(tags.iter().collect::<Vec<_>>(), [(&"lang".to_owned(), &"de".to_owned())]);
     assert!(info.is_none());
@@ -372,7 +380,9 @@ async fn a_body_beyond_the_limit_gets_413_and_one_that_stalls_408() {
 #[tokio::test]
 async fn methods_that_are_not_there_say_so() {
     let fixture = fixture();
-    for method in ["presence", "history", "subscribe", "disconnect", "rpc", "map_publish", "send_push_notification"] {
+    for method in
+        ["presence", "presence_stats", "subscribe", "disconnect", "rpc", "map_publish", "send_push_notification"]
+    {
         let (status, answer) = fixture.post(&format!("/api/{method}"), "{}").await;
         assert_eq!((status, code(&answer)), (StatusCode::OK, 108), "{method}");
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::rooms::{Config, EngineType, RedisEngine};
+use super::rooms::{ChannelOptions, Config, DELTA_FOSSIL, EngineType, QueuePolicy, RedisEngine};
 use super::settings::Settings;
 use super::units::format_duration;
 
@@ -28,6 +28,8 @@ pub fn check(config: &Config, settings: &mut Settings) {
     listeners(config, settings);
     paths(config, settings);
     namespaces(config, settings);
+    histories(config, settings);
+    deltas(config, settings);
     oddities(config, settings);
 }
 
@@ -155,6 +157,62 @@ fn namespaces(config: &Config, settings: &mut Settings) {
     }
 }
 
+/// The options of each namespace, with the path of the table that they stand in.
+fn all_options(config: &Config) -> impl Iterator<Item = (String, &ChannelOptions)> {
+    let without = ("channel.without_namespace".to_owned(), &config.channel.without_namespace);
+    let named = config.channel.namespaces.iter().enumerate();
+    std::iter::once(without)
+        .chain(named.map(|(at, namespace)| (format!("channel.namespaces[{at}]"), &namespace.options)))
+}
+
+/// Recovery takes a history, and a history takes both a size and a time.
+fn histories(config: &Config, settings: &mut Settings) {
+    for (path, options) in all_options(config) {
+        let (size, ttl) = (options.history_size > 0, !options.history_ttl.is_zero());
+        let half = match (size, ttl) {
+            (true, false) => Some(("history_ttl", "history_size")),
+            (false, true) => Some(("history_size", "history_ttl")),
+            _ => None,
+        };
+        if let Some((missing, given)) = half {
+            let (missing, given) = (format!("{path}.{missing}"), format!("{path}.{given}"));
+            clash(settings, &given, &missing, "set together with", "without both of them there is no history");
+        }
+        let wants = [
+            ("force_recovery", options.force_recovery),
+            ("allow_recovery", options.allow_recovery),
+            ("force_positioning", options.force_positioning),
+            ("allow_positioning", options.allow_positioning),
+            ("allowed_delta_types", !options.allowed_delta_types.is_empty()),
+        ];
+        for (wanting, _) in wants.into_iter().filter(|(_, wants)| *wants) {
+            if options.queue_policy != QueuePolicy::Disconnect {
+                let (wanting, policy) = (format!("{path}.{wanting}"), format!("{path}.queue_policy"));
+                let advice = "who leaves publications out cannot say that none is missing";
+                clash(settings, &wanting, &policy, "false with", advice);
+            }
+            if size || ttl {
+                continue;
+            }
+            let (wanting, size) = (format!("{path}.{wanting}"), format!("{path}.history_size"));
+            let advice = "what a client missed can only come from a history: set history_size and history_ttl";
+            clash(settings, &wanting, &size, "false with", advice);
+        }
+    }
+}
+
+/// There is one kind of delta.
+fn deltas(config: &Config, settings: &mut Settings) {
+    for (path, options) in all_options(config) {
+        let path = format!("{path}.allowed_delta_types");
+        if options.allowed_delta_types.iter().any(|kind| kind != DELTA_FOSSIL) && !settings.has_failed(&path) {
+            let origin = settings.get(&path).map(|setting| setting.origin.clone()).unwrap_or_default();
+            let message = format!("holds a kind of delta that does not exist; there is {DELTA_FOSSIL:?}");
+            settings.problem(origin, settings.assignment(&path), message);
+        }
+    }
+}
+
 /// What is allowed, and probably not meant.
 fn oddities(config: &Config, settings: &mut Settings) {
     let mut notices = Vec::new();
@@ -168,10 +226,14 @@ fn oddities(config: &Config, settings: &mut Settings) {
     if !api.disabled && !api.insecure && api.key.is_empty() {
         notices.push("http_api.key is empty: every request to the server API gets 401".to_owned());
     }
-    let without = ("channel.without_namespace".to_owned(), &config.channel.without_namespace);
-    let named = config.channel.namespaces.iter().enumerate();
-    let all = named.map(|(at, namespace)| (format!("channel.namespaces[{at}]"), &namespace.options));
-    for (path, options) in std::iter::once(without).chain(all) {
+    for (path, options) in all_options(config) {
+        let may_ask = options.allow_history_for_client || options.allow_history_for_subscriber;
+        if options.allow_history_for_anonymous && !may_ask {
+            notices.push(format!(
+                "{path}.allow_history_for_anonymous has no effect without allow_history_for_client or \
+                 allow_history_for_subscriber"
+            ));
+        }
         if options.allow_subscribe_for_anonymous && !options.allow_subscribe_for_client {
             notices
                 .push(format!("{path}.allow_subscribe_for_anonymous has no effect without allow_subscribe_for_client"));

@@ -140,6 +140,7 @@ mod tests {
             epoch: "".into(),
             info: None,
             tags: Default::default(),
+            delta: false,
             received: Instant::now(),
         })
     }

@@ -1,19 +1,28 @@
 //! The hub: who listens to what, on one shard. Pure.
 //!
 //! - here: channels, their subscribers, and who still waits for the broker's confirmation;
-//! - [`fanout`]: which publications go to whom next, in slices.
+//! - [`fanout`]: which publications go to whom next, in slices;
+//! - [`stream`]: whether anything is missing of a channel with a history;
+//! - [`recovery`]: sessions that are being brought up to date.
 //!
 //! A subscription is known from both sides, so that either can find the other without a search:
 //! the channel's list holds the session and the place in the session's list, the session's list
 //! holds the channel and the place in the channel's list.
 
 pub mod fanout;
+pub mod recovery;
+pub mod stream;
 
 use std::collections::HashMap;
 
 use tidegate_broadcaster::Channel;
+use tidegate_protocol::filter::Filter;
 
+use crate::config::QueuePolicy;
+use crate::session::Wishes;
+use crate::shard::encode::Kind;
 use crate::shard::slab::Key;
+use stream::{Arrival, Stream};
 
 /// A channel's number on its shard; used again after the channel is gone.
 pub type ChannelId = u32;
@@ -23,8 +32,81 @@ pub type ChannelId = u32;
 pub struct Subscriber {
     /// The session's slot in the slab. The session leaves the list before it leaves the slab.
     pub session: u32,
+    /// The subscription's place in the session's list, and the marks. A session's list is far shorter than what they leave for
+    /// the place (`client.channel_limit` is at most a million).
+    place: u32,
+}
+
+impl Subscriber {
+    /// The subscription is told when it has missed something.
+    const POSITIONED: u32 = 1 << 31;
+    /// The subscription gets only some publications.
+    const FILTERED: u32 = 1 << 30;
+    /// The subscription receives deltas.
+    const DELTA: u32 = 1 << 29;
+    /// The subscription has been sent what the last round ended with.
+    const READY: u32 = 1 << 28;
+    const MARKS: u32 = Self::POSITIONED | Self::FILTERED | Self::DELTA | Self::READY;
+
+    /// A subscription that is at `place` of its session's list.
+    pub fn new(session: u32, place: u32) -> Self {
+        debug_assert!(place & Self::MARKS == 0, "a place leaves room for the marks");
+        Self { session, place }
+    }
+
+    /// The same, and it is told when it has missed something.
+    #[must_use]
+    pub fn positioned(self) -> Self {
+        Self { place: self.place | Self::POSITIONED, ..self }
+    }
+
+    /// The same, and it gets only some publications.
+    #[must_use]
+    fn filtered(self) -> Self {
+        Self { place: self.place | Self::FILTERED, ..self }
+    }
+
+    /// The same, and it receives deltas.
+    #[must_use]
+    pub fn with_deltas(self) -> Self {
+        Self { place: self.place | Self::DELTA, ..self }
+    }
+
+    /// Whether the subscription receives deltas.
+    pub fn has_deltas(self) -> bool {
+        self.place & Self::DELTA != 0
+    }
+
+    /// How the subscription is to receive a round.
+    pub fn kind(self) -> Kind {
+        match self.place & (Self::DELTA | Self::READY) {
+            Self::DELTA => Kind::First,
+            marks if marks & Self::DELTA != 0 => Kind::Delta,
+            _ => Kind::Plain,
+        }
+    }
+
+    /// The subscription has been sent what the round ends with: a delta may refer to that.
+    pub fn was_sent(&mut self) {
+        if self.has_deltas() {
+            self.place |= Self::READY;
+        }
+    }
+
     /// The subscription's place in the session's list.
-    pub place: u32,
+    pub fn place(self) -> u32 {
+        self.place & !Self::MARKS
+    }
+
+    /// Whether the subscription gets only some publications.
+    pub fn is_filtered(self) -> bool {
+        self.place & Self::FILTERED != 0
+    }
+
+    /// Whether the subscription is told when it has missed something.
+    pub fn is_positioned(self) -> bool {
+        self.place & Self::POSITIONED != 0
+    }
 }
 
 /// Where a subscription went when another one was taken out of a channel's list.
@@ -37,12 +119,14 @@ pub struct Moved {
 }
 
 /// A session that waits for a channel to be confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiter {
     /// The session.
     pub session: Key,
     /// The id of its subscribe command.
     pub command: u32,
+    /// What it asks for beyond live publications; most ask for nothing.
+    pub wishes: Option<Box<Wishes>>,
 }
 
 /// Whether a channel is live.
@@ -58,6 +142,7 @@ pub enum Status {
 struct Entry {
     name: Channel,
     status: Status,
+    policy: QueuePolicy,
     subscribers: Vec<Subscriber>,
     /// Where the fan-out in progress stands: subscribers below it are still to be visited.
     cursor: u32,
@@ -71,6 +156,24 @@ pub struct Hub {
     free: Vec<ChannelId>,
     /// Apart from the entries, because few channels have any, and only for a moment.
     waiters: rustc_hash::FxHashMap<ChannelId, Vec<Waiter>>,
+    /// Where channels stand that have a subscriber whose position counts.
+    streams: rustc_hash::FxHashMap<ChannelId, Stream>,
+    /// By channel and session; few subscriptions have one.
+    filters: Filters,
+}
+
+/// Filters by channel and session.
+pub type Filters = rustc_hash::FxHashMap<(ChannelId, u32), Box<Filter>>;
+
+/// A slice of a fan-out.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    /// Who is visited.
+    pub subscribers: &'a mut [Subscriber],
+    /// Where the channel stands, if somebody's position counts.
+    pub stream: Option<&'a Stream>,
+    /// What the filtered ones among them get.
+    pub filters: &'a Filters,
 }
 
 impl Hub {
@@ -95,6 +198,11 @@ impl Hub {
         self.entry(id).map(|entry| entry.status)
     }
 
+    /// What becomes of publications that a slow session has not taken.
+    pub fn policy(&self, id: ChannelId) -> QueuePolicy {
+        self.entry(id).map_or(QueuePolicy::Disconnect, |entry| entry.policy)
+    }
+
     /// The number of channels.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -111,14 +219,14 @@ impl Hub {
     }
 
     /// Adds a channel that the shard does not have.
-    pub fn open(&mut self, name: Channel, status: Status) -> ChannelId {
+    pub fn open(&mut self, name: Channel, status: Status, policy: QueuePolicy) -> ChannelId {
         debug_assert!(self.find(&name).is_none(), "a channel is opened once");
         let id = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             (self.entries.len() - 1) as ChannelId
         });
         self.entries[id as usize] =
-            Some(Entry { name: Channel::clone(&name), status, subscribers: Vec::new(), cursor: 0 });
+            Some(Entry { name: Channel::clone(&name), status, policy, subscribers: Vec::new(), cursor: 0 });
         self.ids.insert(name, id);
         id
     }
@@ -164,6 +272,12 @@ impl Hub {
         (entry.subscribers.len() - 1) as u32
     }
 
+    /// The same for one that gets only some publications.
+    pub fn subscribe_filtered(&mut self, id: ChannelId, subscriber: Subscriber, filter: Box<Filter>) -> u32 {
+        self.filters.insert((id, subscriber.session), filter);
+        self.subscribe(id, subscriber.filtered())
+    }
+
     /// Some subscriber's session, if there is any.
     pub fn first_subscriber(&self, id: ChannelId) -> Option<u32> {
         self.entry(id)?.subscribers.first().map(|subscriber| subscriber.session)
@@ -174,11 +288,26 @@ impl Hub {
     /// A fan-out in progress still visits every other subscriber exactly once: the list is in two
     /// parts, not visited and visited, and each part closes its own gap.
     pub fn unsubscribe(&mut self, id: ChannelId, position: u32) -> [Option<Moved>; 2] {
-        let Some(entry) = self.entry_mut(id) else { return [None, None] };
+        let (filters, streams) = (&mut self.filters, &mut self.streams);
+        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::as_mut) else { return [None, None] };
         let mut gap = position as usize;
         if gap >= entry.subscribers.len() {
             debug_assert!(false, "a subscription knows its place");
             return [None, None];
+        }
+        let leaving = entry.subscribers[gap];
+        if leaving.is_filtered() {
+            filters.remove(&(id, leaving.session));
+        }
+        if leaving.is_positioned()
+            && let Some(stream) = streams.get_mut(&id)
+        {
+            if leaving.has_deltas() {
+                stream.count_delta(false);
+            }
+            if stream.leave(leaving.session) {
+                streams.remove(&id);
+            }
         }
         let mut moved = [None, None];
         if gap < entry.cursor as usize {
@@ -201,8 +330,42 @@ impl Hub {
     /// A session's list has been reordered: the subscription at `position` is now at `place` there.
     pub fn relocate(&mut self, id: ChannelId, position: u32, place: u32) {
         if let Some(subscriber) = self.entry_mut(id).and_then(|entry| entry.subscribers.get_mut(position as usize)) {
-            subscriber.place = place;
+            subscriber.place = place | (subscriber.place & Subscriber::MARKS);
         }
+    }
+
+    /// Where the channel stands, if some subscriber's position counts.
+    pub fn stream(&mut self, id: ChannelId) -> Option<&mut Stream> {
+        // Nearly every publication of many nodes asks for one that is not there.
+        if self.streams.is_empty() { None } else { self.streams.get_mut(&id) }
+    }
+
+    /// Begins to watch the channel's position, if it is not being watched.
+    pub fn watch(&mut self, id: ChannelId, stream: impl FnOnce() -> Stream) -> &mut Stream {
+        self.streams.entry(id).or_insert_with(stream)
+    }
+
+    /// A publication has come for the channel.
+    pub fn arrive(&mut self, id: ChannelId, offset: u64, epoch: &str) -> Arrival {
+        match self.stream(id) {
+            Some(stream) if offset > 0 => stream.arrive(offset, epoch),
+            _ => Arrival::InOrder,
+        }
+    }
+
+    /// Channels whose position is watched.
+    pub fn watched(&self) -> Vec<ChannelId> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// Sessions of subscribers that are told when they have missed something.
+    pub fn positioned(&self, id: ChannelId) -> Vec<u32> {
+        let subscribers = self.entry(id).map_or(&[][..], |entry| &entry.subscribers);
+        subscribers
+            .iter()
+            .filter(|subscriber| subscriber.is_positioned())
+            .map(|subscriber| subscriber.session)
+            .collect()
     }
 
     /// Starts a fan-out: every subscriber of now is to be visited. Answers how many there are.
@@ -212,13 +375,17 @@ impl Hub {
         entry.subscribers.len()
     }
 
-    /// The next subscribers to visit, at most `most`; empty when the fan-out is done.
-    pub fn visit(&mut self, id: ChannelId, most: usize) -> &[Subscriber] {
-        let Some(entry) = self.entry_mut(id) else { return &[] };
+    /// The next subscribers to visit, at most `most`, with where the channel stands; empty when the fan-out is done.
+    pub fn visit(&mut self, id: ChannelId, most: usize) -> Visit<'_> {
+        let filters = &self.filters;
+        let stream = if self.streams.is_empty() { None } else { self.streams.get(&id) };
+        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::as_mut) else {
+            return Visit { subscribers: &mut [], stream: None, filters };
+        };
         let end = entry.cursor as usize;
         let start = end.saturating_sub(most);
         entry.cursor = start as u32;
-        &entry.subscribers[start..end]
+        Visit { subscribers: &mut entry.subscribers[start..end], stream, filters }
     }
 
     /// Whether a fan-out has subscribers left to visit.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn subscriber(session: u32) -> Subscriber {
-    Subscriber { session, place: 0 }
+    Subscriber::new(session, 0)
 }
 
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ proptest! {
     #[test]
     fn a_fan_out_visits_whoever_stays_exactly_once(steps in prop::collection::vec(step(), 1..200)) {
         let mut hub = Hub::default();
-        let id = hub.open("c".into(), Status::Live);
+        let id = hub.open("c".into(), Status::Live, QueuePolicy::Disconnect);
         let mut positions: BTreeMap<u32, u32> = BTreeMap::new();
         let mut expected: BTreeSet<u32> = BTreeSet::new();
         let mut next = 0;
@@ -56,7 +56,7 @@ proptest! {
                     expected = positions.keys().copied().collect();
                 }
                 Step::Visit(most) => {
-                    for visited in hub.visit(id, most) {
+                    for visited in hub.visit(id, most).subscribers {
                         prop_assert!(expected.remove(&visited.session), "{} came twice or too late", visited.session);
                     }
                     prop_assert_eq!(hub.is_visiting(id), !expected.is_empty());
@@ -70,23 +70,23 @@ proptest! {
 #[test]
 fn a_closed_channel_leaves_nothing_behind() {
     let mut hub = Hub::default();
-    let id = hub.open("c".into(), Status::Pending);
+    let id = hub.open("c".into(), Status::Pending, QueuePolicy::Disconnect);
     let position = hub.subscribe(id, subscriber(1));
     assert!(!hub.is_unused(id));
     hub.unsubscribe(id, position);
     assert!(hub.is_unused(id));
     assert_eq!(hub.close(id).as_deref(), Some("c"));
     assert_eq!((hub.find("c"), hub.len(), hub.status(id)), (None, 0, None));
-    assert_eq!(hub.open("d".into(), Status::Live), id, "the number is used again");
+    assert_eq!(hub.open("d".into(), Status::Live, QueuePolicy::Disconnect), id, "the number is used again");
 }
 
 #[test]
 fn whoever_waits_is_answered_once() {
     let mut slab = crate::shard::slab::Slab::default();
-    let waiter = Waiter { session: slab.insert(()), command: 7 };
+    let waiter = Waiter { session: slab.insert(()), command: 7, wishes: None };
     let mut hub = Hub::default();
-    let id = hub.open("c".into(), Status::Pending);
-    hub.wait(id, waiter);
+    let id = hub.open("c".into(), Status::Pending, QueuePolicy::Disconnect);
+    hub.wait(id, waiter.clone());
     assert!(!hub.is_unused(id));
     assert_eq!(hub.settle(id), vec![waiter]);
     assert_eq!(hub.status(id), Some(Status::Live));

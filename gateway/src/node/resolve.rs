@@ -98,6 +98,10 @@ pub fn settings(config: &Config) -> Settings {
         allow_anonymous: client.allow_anonymous_connect_without_token,
         channel_limit: client.channel_limit,
         queue_max_size: client.queue_max_size,
+        history_limit: client.history_max_publication_limit,
+        recovery_limit: client.recovery_max_publication_limit,
+        position_check: (!client.channel_position_check_delay.is_zero())
+            .then(|| ticks(client.channel_position_check_delay)),
         include_server_time: client.connect_include_server_time,
         version: version(),
         limits: Limits {

@@ -13,7 +13,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::NodeError;
 use super::view::View;
 use crate::admission::{AdmissionStats, RefusalReason};
-use crate::api::{self, Api, ApiError, ApiSettings, ApiStats, Auth, Idempotency, IdempotencySettings, NodeView};
+use crate::api::{
+    self, Api, ApiError, ApiSettings, ApiStats, Auth, Idempotency, IdempotencySettings, NodeView, Policy,
+};
 use crate::config::Config;
 use crate::http::demo::Demo;
 use crate::http::{HttpSettings, serve_connection, site};
@@ -51,11 +53,16 @@ pub(super) fn api(
         auth,
         broker: Arc::clone(broker),
         node: Arc::clone(view) as Arc<dyn NodeView>,
-        check_channel: Arc::new(move |channel| {
+        policy: Arc::new(move |channel| {
             if channel.is_empty() {
                 return Err(ErrorCode::BadRequest.into());
             }
-            rules.options(channel).map(|_| ()).map_err(ApiError::from)
+            let options = rules.options(channel).map_err(ApiError::from)?;
+            Ok(Policy {
+                retention: rules.0.retention(options),
+                meta_ttl: rules.0.meta_ttl(options),
+                delta: options.delta_publish,
+            })
         }),
         idempotency: Idempotency::new(IdempotencySettings::default(), Arc::clone(stats)),
         stats: Arc::clone(stats),

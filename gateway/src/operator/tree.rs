@@ -17,6 +17,7 @@ use crate::admission::{AdmissionStats, RefusalReason};
 use crate::api::ApiStats;
 use crate::api::method::Method;
 use crate::api::stats::{Outcome, Rejection};
+use crate::hub::stream::Reason;
 use crate::pressure::PressureStats;
 use crate::shard::stats::{Dropped, ShardStats, Wire};
 
@@ -55,10 +56,26 @@ const TOTALS: &[OfShard] = &[
     }),
     (
         "tidegate_deliveries_offered_total",
-        "Publication and subscriber pairs: offered = delivered + dropped + pending.",
+        "Publication and subscriber pairs: offered = delivered + conflated + dropped + pending.",
         |shard| shard.offered.get(),
     ),
+    (
+        "tidegate_deliveries_conflated_total",
+        "Deliveries whose place a newer publication of the channel took, because the session was behind (queue_policy latest).",
+        |shard| shard.conflated.get(),
+    ),
     ("tidegate_deliveries_delivered_total", "Deliveries whose bytes the kernel took.", |shard| shard.delivered.get()),
+    (
+        "tidegate_subscriptions_insufficient_total",
+        "Subscriptions that were told (code 2500) that they have missed something.",
+        |shard| shard.insufficient.get(),
+    ),
+    ("tidegate_publications_repeated_total", "Publications that came again, and were passed over.", |shard| {
+        shard.repeated.get()
+    }),
+    ("tidegate_position_checks_total", "Comparisons of a channel's position with the broker's.", |shard| {
+        shard.position_checks.get()
+    }),
     ("tidegate_connections_closed_by_peer_total", "Connections that the client or the network ended.", |shard| {
         shard.closed_by_peer.get()
     }),
@@ -224,6 +241,21 @@ fn shards(registry: &mut Registry, sources: &Arc<Sources>) {
         let help = "Deliveries that were given up.";
         registry.counter("tidegate_deliveries_dropped_total", help, &labels, move || {
             sum(&from, |shard| shard.dropped[at].get())
+        });
+    }
+    for (at, reason) in Reason::ALL.into_iter().enumerate() {
+        let from = sources.clone();
+        let labels = [("reason", reason.label().to_owned())];
+        let help = "Times at which publications of a channel whose position is watched were missing on a shard.";
+        registry
+            .counter("tidegate_channel_gaps_total", help, &labels, move || sum(&from, |shard| shard.gaps[at].get()));
+    }
+    for (at, outcome) in ["recovered", "missed"].into_iter().enumerate() {
+        let from = sources.clone();
+        let labels = [("outcome", outcome.to_owned())];
+        let help = "Subscriptions that came back for what they had missed: all of it was there, or not.";
+        registry.counter("tidegate_recoveries_total", help, &labels, move || {
+            sum(&from, |shard| shard.recoveries[at].get())
         });
     }
     for (at, code) in DisconnectCode::ALL.iter().enumerate() {
@@ -493,7 +525,7 @@ mod tests {
         };
         // The figures that docs/metrics.md names.
         assert_eq!((series(2) - series(1), series(3) - series(2)), (10, 10));
-        assert!((230..250).contains(&(series(1) - 10)), "{}", series(1));
+        assert!((275..295).contains(&(series(1) - 10)), "{}", series(1));
     }
 
     #[test]

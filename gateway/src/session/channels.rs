@@ -4,12 +4,16 @@
 //! that other servers would give.
 
 use tidegate_protocol::code::{DisconnectCode, ErrorCode};
+use tidegate_protocol::filter::Filter;
 use tidegate_protocol::message::{
     ClientInfo, Publication, PublishRequest, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest,
 };
 
 use super::{Outcome, Session, View, error_reply};
 use crate::config::{ChannelOptions, DataFormat};
+
+/// What holds for a subscription: its channel's options, and its filter.
+type Terms<'a> = (&'a ChannelOptions, Option<Filter>);
 
 impl Session {
     pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest, view: &View<'_>) -> Outcome {
@@ -23,7 +27,10 @@ impl Session {
             return Outcome::Disconnect(DisconnectCode::BadRequest);
         }
         match self.may_subscribe(&request, view) {
-            Ok(()) => Outcome::Subscribe { id, channel: request.channel },
+            Ok((options, filter)) => {
+                let wishes = self.wishes(&request, filter, options, view.settings);
+                Outcome::Subscribe { id, channel: request.channel, wishes }
+            }
             Err(code) => Outcome::Reply(error_reply(id, code)),
         }
     }
@@ -40,20 +47,21 @@ impl Session {
         settings.channels.options(channel).map(|_| ())
     }
 
-    fn may_subscribe(&self, request: &SubscribeRequest, view: &View<'_>) -> Result<(), ErrorCode> {
+    fn may_subscribe<'v>(&self, request: &SubscribeRequest, view: &View<'v>) -> Result<Terms<'v>, ErrorCode> {
         let settings = view.settings;
         let channel = request.channel.as_str();
         let options = settings.channels.options(channel)?;
-        // Filters have to be allowed by the namespace, and no namespace can allow them yet.
-        if request.tf.is_some() {
-            return Err(ErrorCode::BadRequest);
-        }
+        let filter = match &request.tf {
+            None => None,
+            Some(node) if options.allow_tags_filter => Some(Filter::new(node).map_err(|_| ErrorCode::BadRequest)?),
+            Some(_) => return Err(ErrorCode::BadRequest),
+        };
         // Only stream subscriptions exist.
         if request.r#type != 0 {
             return Err(ErrorCode::PermissionDenied);
         }
         if settings.insecure {
-            return Ok(());
+            return Ok((options, filter));
         }
         // A token would decide alone, but none can be verified yet.
         let needs_more = !request.token.is_empty()
@@ -61,7 +69,7 @@ impl Session {
             || settings.channels.is_user_limited(channel);
         let allowed =
             options.allow_subscribe_for_client && (!self.user().is_empty() || options.allow_subscribe_for_anonymous);
-        if needs_more || !allowed { Err(ErrorCode::PermissionDenied) } else { Ok(()) }
+        if needs_more || !allowed { Err(ErrorCode::PermissionDenied) } else { Ok((options, filter)) }
     }
 
     pub(super) fn unsubscribe(&mut self, id: u32, request: &UnsubscribeRequest, view: &View<'_>) -> Outcome {
@@ -76,15 +84,18 @@ impl Session {
         if request.channel.is_empty() {
             return Outcome::Disconnect(DisconnectCode::BadRequest);
         }
-        if let Err(code) = self.may_publish(&request, view) {
-            return Outcome::Reply(error_reply(id, code));
-        }
+        let options = match self.may_publish(&request, view) {
+            Ok(options) => options,
+            Err(code) => return Outcome::Reply(error_reply(id, code)),
+        };
+        let retention = view.settings.channels.0.retention(options);
+        let delta = options.delta_publish;
         let info = ClientInfo { user: self.user().into(), client: self.client().to_string(), ..ClientInfo::default() };
         let publication = Publication { data: request.data, info: Some(info), ..Publication::default() };
-        Outcome::Publish { id, channel: request.channel, publication }
+        Outcome::Publish { id, channel: request.channel, publication: Publication { delta, ..publication }, retention }
     }
 
-    fn may_publish(&self, request: &PublishRequest, view: &View<'_>) -> Result<(), ErrorCode> {
+    fn may_publish<'v>(&self, request: &PublishRequest, view: &View<'v>) -> Result<&'v ChannelOptions, ErrorCode> {
         let settings = view.settings;
         let options = settings.channels.options(&request.channel)?;
         let fits = match options.publication_data_format {
@@ -97,13 +108,16 @@ impl Session {
             return Err(ErrorCode::BadRequest);
         }
         if settings.insecure || self.may_publish_as_client(options) {
-            return Ok(());
+            return Ok(options);
         }
-        let subscribed = || {
-            let place = view.hub.find(&request.channel).and_then(|channel| self.place(channel));
-            place.is_some_and(|place| self.subscriptions()[place].position().is_some())
-        };
-        if options.allow_publish_for_subscriber && subscribed() { Ok(()) } else { Err(ErrorCode::PermissionDenied) }
+        let subscribed = options.allow_publish_for_subscriber && self.is_subscribed(&request.channel, view);
+        if subscribed { Ok(options) } else { Err(ErrorCode::PermissionDenied) }
+    }
+
+    /// Whether the session has a subscription of the channel that the broker has confirmed.
+    pub(super) fn is_subscribed(&self, channel: &str, view: &View<'_>) -> bool {
+        let place = view.hub.find(channel).and_then(|channel| self.place(channel));
+        place.is_some_and(|place| self.subscriptions()[place].position().is_some())
     }
 
     fn may_publish_as_client(&self, options: &ChannelOptions) -> bool {

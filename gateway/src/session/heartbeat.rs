@@ -9,6 +9,13 @@ use super::settings::Timing;
 use super::{Outcome, Session, State, View};
 use crate::shard::wheel::Tick;
 
+/// The share of an interval in whose multiples pings are due: with 25 s, whole seconds. A shard that sends its pings of a second
+/// together is woken for many pongs at once, where each of them alone would take it several times what it then does.
+const GRAINS: Tick = 25;
+
+/// The largest of such grains, in ticks: a second.
+const LARGEST_GRAIN: Tick = 10;
+
 /// When what happened last and is due next. Sixteen bytes and two flags.
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeat {
@@ -44,7 +51,8 @@ impl Heartbeat {
     pub(super) fn connected(&mut self, now: Tick, random: u64, timing: &Timing) -> Option<Tick> {
         let interval = timing.ping_interval?;
         let half = interval / 2;
-        self.next_ping = now + half + (random % u64::from(interval - half + 1)) as Tick;
+        let first = now + half + (random % u64::from(interval - half + 1)) as Tick;
+        self.next_ping = first.next_multiple_of((interval / GRAINS).clamp(1, LARGEST_GRAIN));
         (!self.frame_pings).then_some(interval)
     }
 

@@ -1,7 +1,8 @@
 //! The session: one client's state machine. Pure: commands and time in, outcomes out.
 //!
 //! - here: the state, the order of commands, and the commands that need nobody else;
-//! - [`connect`], [`channels`]: the commands that need settings or the hub;
+//! - [`connect`], [`channels`], [`history`]: the commands that need settings or the hub;
+//! - [`wishes`]: what a subscription asks for beyond live publications;
 //! - [`heartbeat`]: pings, pongs and deadlines;
 //! - [`settings`]: what sessions are allowed.
 //!
@@ -18,8 +19,11 @@
 pub mod channels;
 pub mod connect;
 pub mod heartbeat;
+pub mod history;
 pub mod settings;
+pub mod wishes;
 
+use tidegate_broadcaster::{HistoryQuery, Retention};
 use tidegate_protocol::code::{DisconnectCode, ErrorCode};
 use tidegate_protocol::message::{
     Command, Publication, PublishResult, RefreshResult, Reply, SubscribeResult, UnsubscribeResult,
@@ -30,10 +34,11 @@ use crate::hub::{ChannelId, Hub};
 use crate::shard::wheel::Tick;
 use heartbeat::Heartbeat;
 use settings::Settings;
+pub use wishes::Wishes;
 
-/// Publishes of one session that may wait for the broker together. What comes behind them is not
-/// read: TCP tells the client to slow down.
-const MAX_PENDING_PUBLISHES: u16 = 64;
+/// Publishes and questions of one session that may wait for the broker together. What comes behind them
+/// is not read: TCP tells the client to slow down.
+const MAX_PENDING_CALLS: u16 = 64;
 
 /// What stands between the namespace and the rest of an RPC method (`rpc.namespace_boundary`).
 const RPC_BOUNDARY: char = ':';
@@ -73,7 +78,7 @@ pub struct Session {
     user: Box<str>,
     subscriptions: Vec<Subscription>,
     pending_subscribes: u16,
-    pending_publishes: u16,
+    pending_calls: u16,
     /// Pings, pongs, deadlines.
     pub heartbeat: Heartbeat,
 }
@@ -111,6 +116,8 @@ pub enum Outcome {
         id: u32,
         /// The channel: the session has checked that it may.
         channel: String,
+        /// What it asks for beyond live publications.
+        wishes: Option<Box<Wishes>>,
     },
     /// To be unsubscribed, then answered.
     Unsubscribe {
@@ -127,6 +134,19 @@ pub enum Outcome {
         channel: String,
         /// Data and publisher.
         publication: Publication,
+        /// What the channel keeps.
+        retention: Option<Retention>,
+    },
+    /// To be read from the broker.
+    History {
+        /// The command.
+        id: u32,
+        /// The channel.
+        channel: String,
+        /// What of it.
+        query: HistoryQuery,
+        /// The epoch that the client has; empty where it has none.
+        epoch: String,
     },
     /// The connection ends.
     Disconnect(DisconnectCode),
@@ -166,7 +186,7 @@ impl Session {
             user: Box::default(),
             subscriptions: Vec::new(),
             pending_subscribes: 0,
-            pending_publishes: 0,
+            pending_calls: 0,
             heartbeat: Heartbeat::new(now, frame_pings),
         }
     }
@@ -220,7 +240,7 @@ impl Session {
         } else if let Some(request) = command.presence_stats {
             switched_off(id, &request.channel, view.settings)
         } else if let Some(request) = command.history {
-            switched_off(id, &request.channel, view.settings)
+            self.history(id, request, view)
         } else if let Some(request) = command.rpc {
             // No method is served yet; one with a namespace names one that does not exist.
             let unknown = request.method.contains(RPC_BOUNDARY);
@@ -245,16 +265,16 @@ impl Session {
 
     /// Whether the command has to wait for others that are with the broker.
     pub fn must_wait(&self, command: &Command, hub: &Hub) -> bool {
-        if self.pending_subscribes == 0 && self.pending_publishes == 0 || command.id == 0 {
+        if self.pending_subscribes == 0 && self.pending_calls == 0 || command.id == 0 {
             return false;
         }
         if command.subscribe.is_some() {
-            self.pending_publishes > 0
+            self.pending_calls > 0
         } else if let Some(request) = &command.unsubscribe {
             let mine = hub.find(&request.channel).and_then(|channel| self.place(channel));
             mine.is_some_and(|place| self.subscriptions[place].position().is_none())
-        } else if command.publish.is_some() {
-            self.pending_subscribes > 0 || self.pending_publishes >= MAX_PENDING_PUBLISHES
+        } else if command.publish.is_some() || command.history.is_some() {
+            self.pending_subscribes > 0 || self.pending_calls >= MAX_PENDING_CALLS
         } else {
             false
         }
@@ -322,17 +342,17 @@ impl Session {
 
     /// Whether the broker has not answered all of the session's commands yet.
     pub fn awaits_broker(&self) -> bool {
-        self.pending_subscribes > 0 || self.pending_publishes > 0
+        self.pending_subscribes > 0 || self.pending_calls > 0
     }
 
-    /// A publish has gone to the broker.
-    pub fn publish_started(&mut self) {
-        self.pending_publishes += 1;
+    /// A publish or a question has gone to the broker.
+    pub fn call_started(&mut self) {
+        self.pending_calls += 1;
     }
 
-    /// The broker has answered a publish.
-    pub fn publish_ended(&mut self) {
-        self.pending_publishes = self.pending_publishes.saturating_sub(1);
+    /// The broker has answered one of them.
+    pub fn call_ended(&mut self) {
+        self.pending_calls = self.pending_calls.saturating_sub(1);
     }
 }
 

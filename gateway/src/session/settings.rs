@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tidegate_broadcaster::Retention;
 use tidegate_protocol::code::ErrorCode;
 use tidegate_protocol::limits::Limits;
 
-use crate::config::{ChannelConfig, ChannelOptions};
+use crate::config::{ChannelConfig, ChannelOptions, QueuePolicy};
 use crate::shard::wheel::{TICK_MS, Tick};
 
 /// Everything that the sessions of a node have in common.
@@ -19,6 +20,12 @@ pub struct Settings {
     pub channel_limit: usize,
     /// `client.queue_max_size`, in bytes.
     pub queue_max_size: usize,
+    /// `client.history_max_publication_limit`.
+    pub history_limit: u32,
+    /// `client.recovery_max_publication_limit`.
+    pub recovery_limit: u32,
+    /// `client.channel_position_check_delay`, in ticks; `None`: off.
+    pub position_check: Option<Tick>,
     /// `client.connect_include_server_time`.
     pub include_server_time: bool,
     /// What clients see as the server's version.
@@ -70,6 +77,21 @@ impl ChannelRules {
         let (options, name) = self.0.resolve(channel).ok_or(ErrorCode::UnknownChannel)?;
         let fits = options.channel_regex.as_ref().map_or(channel.is_ascii(), |regex| regex.is_match(name));
         if fits { Ok(options) } else { Err(ErrorCode::BadRequest) }
+    }
+
+    /// What becomes of a channel's publications that a slow session has not taken.
+    pub fn queue_policy(&self, channel: &str) -> QueuePolicy {
+        self.options(channel).map_or(QueuePolicy::Disconnect, |options| options.queue_policy)
+    }
+
+    /// What a channel keeps; `None`: nothing, or there is no such channel.
+    pub fn retention(&self, channel: &str) -> Option<Retention> {
+        self.options(channel).ok().and_then(|options| self.0.retention(options))
+    }
+
+    /// How long a channel's position is remembered.
+    pub fn meta_ttl(&self, channel: &str) -> Duration {
+        self.options(channel).map_or(self.0.history_meta_ttl, |options| self.0.meta_ttl(options))
     }
 
     /// Whether the name is not too long: 107.

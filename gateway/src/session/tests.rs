@@ -9,7 +9,7 @@ use tidegate_protocol::message::{
 use super::heartbeat::Due;
 use super::settings::{ChannelRules, Timing};
 use super::*;
-use crate::config::{ChannelConfig, ChannelOptions, Namespace};
+use crate::config::{ChannelConfig, ChannelOptions, Namespace, QueuePolicy};
 use crate::hub::{Status, Subscriber};
 
 fn settings() -> Settings {
@@ -30,6 +30,9 @@ fn settings() -> Settings {
         allow_anonymous: true,
         channel_limit: 3,
         queue_max_size: 1 << 20,
+        history_limit: 300,
+        recovery_limit: 300,
+        position_check: None,
         include_server_time: false,
         version: "test".into(),
         limits: Limits::default(),
@@ -86,9 +89,9 @@ impl World {
     }
 
     fn join(&mut self, name: &str) -> ChannelId {
-        let channel = self.hub.open(name.into(), Status::Live);
+        let channel = self.hub.open(name.into(), Status::Live, QueuePolicy::Disconnect);
         let place = self.session.subscriptions().len() as u32;
-        let position = self.hub.subscribe(channel, Subscriber { session: 0, place });
+        let position = self.hub.subscribe(channel, Subscriber::new(0, place));
         self.session.add(channel, position);
         channel
     }
@@ -203,7 +206,7 @@ fn subscribe_checks_name_limit_namespace_and_permission() {
     ] {
         assert_eq!(error(&world.handle(subscribe(channel))), Some(code), "{channel}");
     }
-    assert_eq!(world.handle(subscribe("news")), Outcome::Subscribe { id: 2, channel: "news".into() });
+    assert_eq!(world.handle(subscribe("news")), Outcome::Subscribe { id: 2, channel: "news".into(), wishes: None });
     world.join("second");
     world.join("third");
     assert_eq!(error(&world.handle(subscribe("fourth"))), Some(106));
@@ -239,7 +242,7 @@ fn publish_checks_data_and_permission() {
     assert_eq!(error(&world.handle(publish("subscribers:x", "1"))), Some(103), "not subscribed");
     world.join("subscribers:x");
     assert!(matches!(world.handle(publish("subscribers:x", "1")), Outcome::Publish { .. }));
-    let Outcome::Publish { id: 4, channel, publication } = world.handle(publish("news", "{}")) else { panic!() };
+    let Outcome::Publish { id: 4, channel, publication, .. } = world.handle(publish("news", "{}")) else { panic!() };
     assert_eq!((channel.as_str(), &publication.data[..]), ("news", &b"{}"[..]));
     assert_eq!(publication.info.map(|info| info.client), Some(Uuid::from_u128(7).to_string()));
 }
@@ -266,7 +269,7 @@ fn features_that_are_off_say_so() {
 #[test]
 fn subscribes_overlap_and_what_must_not_overtake_them_waits() {
     let mut world = World::connected();
-    let pending = world.hub.open("pending".into(), Status::Pending);
+    let pending = world.hub.open("pending".into(), Status::Pending, QueuePolicy::Disconnect);
     world.join("live");
     world.session.reserve(pending);
     assert!(!world.waits(&subscribe("other")), "subscribes are under way together");
@@ -276,7 +279,7 @@ fn subscribes_overlap_and_what_must_not_overtake_them_waits() {
     assert!(!world.waits(&Command::default()), "pongs never wait");
     assert_eq!(error(&world.handle(subscribe("pending"))), Some(105));
 
-    let position = world.hub.subscribe(pending, Subscriber { session: 0, place: 1 });
+    let position = world.hub.subscribe(pending, Subscriber::new(0, 1));
     world.session.settle(pending, Some(position));
     assert!(!world.waits(&publish("other", "1")));
     assert!(!world.waits(&unsubscribe("pending")));
@@ -285,15 +288,15 @@ fn subscribes_overlap_and_what_must_not_overtake_them_waits() {
 #[test]
 fn a_subscribe_waits_for_the_publishes_before_it() {
     let mut world = World::connected();
-    world.session.publish_started();
+    world.session.call_started();
     assert!(world.waits(&subscribe("news")));
     assert!(!world.waits(&publish("news", "1")), "publishes are under way together");
-    for _ in 1..MAX_PENDING_PUBLISHES {
-        world.session.publish_started();
+    for _ in 1..MAX_PENDING_CALLS {
+        world.session.call_started();
     }
     assert!(world.waits(&publish("news", "1")), "but not without bound");
-    for _ in 0..MAX_PENDING_PUBLISHES {
-        world.session.publish_ended();
+    for _ in 0..MAX_PENDING_CALLS {
+        world.session.call_ended();
     }
     assert!(!world.waits(&subscribe("news")));
 }
@@ -301,7 +304,7 @@ fn a_subscribe_waits_for_the_publishes_before_it() {
 #[test]
 fn a_subscription_that_was_refused_leaves_no_trace() {
     let mut world = World::connected();
-    let refused = world.hub.open("refused".into(), Status::Pending);
+    let refused = world.hub.open("refused".into(), Status::Pending, QueuePolicy::Disconnect);
     world.session.reserve(refused);
     let live = world.join("live");
     let removed = world.session.settle(refused, None).unwrap();
@@ -315,7 +318,7 @@ fn a_ping_is_due_within_the_interval_and_its_pong_keeps_the_session() {
     let mut world = World::connected();
     let timing = world.settings.timing;
     let Due::Wait(first) = world.session.due(0, &timing) else { panic!() };
-    assert_eq!(first, 125, "half an interval, with these random bits");
+    assert_eq!(first, 130, "the first whole second from half an interval on, with these random bits");
     world.now = first;
     assert_eq!(world.session.due(first, &timing), Due::Ping(first + 80));
     world.now += 10;
@@ -331,9 +334,9 @@ fn a_ping_is_due_within_the_interval_and_its_pong_keeps_the_session() {
 fn a_missing_pong_closes() {
     let mut world = World::connected();
     let timing = world.settings.timing;
-    assert_eq!(world.session.due(125, &timing), Due::Ping(205));
-    assert_eq!(world.session.due(204, &timing), Due::Wait(205));
-    assert_eq!(world.session.due(205, &timing), Due::Close(DisconnectCode::NoPong));
+    assert_eq!(world.session.due(130, &timing), Due::Ping(210));
+    assert_eq!(world.session.due(209, &timing), Due::Wait(210));
+    assert_eq!(world.session.due(210, &timing), Due::Close(DisconnectCode::NoPong));
 }
 
 #[test]
@@ -354,22 +357,28 @@ fn whoever_never_connects_is_stale_and_whoever_is_silent_is_idle() {
 }
 
 #[test]
-fn first_pings_are_spread_over_half_an_interval() {
-    let timing = settings().timing;
-    let firsts: std::collections::BTreeSet<Tick> = (0..1000)
-        .map(|random| {
+fn first_pings_are_spread_over_the_seconds_of_half_an_interval() {
+    let mut timing = settings().timing;
+    let mut firsts = |interval| {
+        timing.ping_interval = Some(interval);
+        let mut counts: std::collections::BTreeMap<Tick, u32> = Default::default();
+        for random in 0..12_600 {
             let mut heartbeat = Heartbeat::new(0, false);
             heartbeat.connected(0, random, &timing);
             let mut session = Session { heartbeat, ..Session::new(0, false) };
             session.state = State::Connected;
             match session.due(0, &timing) {
-                Due::Wait(tick) => tick,
+                Due::Wait(tick) => *counts.entry(tick).or_default() += 1,
                 other => panic!("{other:?}"),
             }
-        })
-        .collect();
-    assert_eq!(firsts.len(), 126);
-    assert_eq!((firsts.first(), firsts.last()), (Some(&125), Some(&250)));
+        }
+        counts
+    };
+    let long = firsts(250);
+    assert!(long.keys().copied().eq((130..=250).step_by(10)), "{long:?}");
+    assert!(long.values().all(|count| (600..=1000).contains(count)), "{long:?}");
+    let short = firsts(20);
+    assert!(short.keys().copied().eq(10..=20), "a short interval has no seconds to spare: {short:?}");
 }
 
 #[test]

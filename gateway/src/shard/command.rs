@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use tidegate_broadcaster::{BrokerError, Channel, Event, Interest, PublishRequest, Published};
-use tidegate_protocol::code::{ErrorCode, UnsubscribeCode};
-use tidegate_protocol::message::{Command, Publication, Push, Reply, Unsubscribe};
+use tidegate_broadcaster::{BrokerError, Channel, Event, HistoryQuery, Interest, PublishRequest, Published, Retention};
+use tidegate_protocol::code::ErrorCode;
+use tidegate_protocol::filter::Filter;
+use tidegate_protocol::message::{Command, Publication, Reply};
 use uuid::Uuid;
 
-use super::Shard;
 use super::connection::Phase;
+use super::inbox::Message;
 use super::slab::Key;
 use super::socket::Socket;
-use crate::hub::{ChannelId, Status, Subscriber, Waiter};
-use crate::session::{Outcome, Removed, State, View, error_reply, publish_reply, subscribe_reply, unsubscribe_reply};
+use super::{Call, Shard};
+use crate::hub::recovery::Reader;
+use crate::hub::{ChannelId, Hub, Status, Subscriber, Waiter};
+use crate::session::{
+    Outcome, Removed, State, View, Wishes, error_reply, publish_reply, subscribe_reply, unsubscribe_reply,
+};
 
 impl<S: Socket> Shard<S> {
     /// Has the session handle a command, and does what comes out.
@@ -37,24 +42,29 @@ impl<S: Socket> Shard<S> {
                 self.reply(key, &reply);
                 self.arm_sooner(key);
             }
-            Outcome::Subscribe { id, channel } => self.subscribe(key, id, channel),
+            Outcome::Subscribe { id, channel, wishes } => self.subscribe(key, id, channel, wishes),
             Outcome::Unsubscribe { id, channel } => {
                 if let Some(channel) = channel {
                     self.unsubscribe(key, channel);
                 }
                 self.reply(key, &unsubscribe_reply(id));
             }
-            Outcome::Publish { id, channel, publication } => self.publish(key, id, &channel, publication),
+            Outcome::Publish { id, channel, publication, retention } => {
+                self.publish(key, id, &channel, publication, retention);
+            }
+            Outcome::History { id, channel, query, epoch } => {
+                self.ask_history(key, id, &channel.into(), query, epoch);
+            }
             Outcome::Disconnect(code) => self.disconnect(key, code),
         }
     }
 
-    fn reply(&mut self, key: Key, reply: &Reply) {
+    pub(super) fn reply(&mut self, key: Key, reply: &Reply) {
         self.stats.error_replies.add(u64::from(reply.error.is_some()));
         self.send_reply(key, reply);
     }
 
-    fn subscribe(&mut self, key: Key, command: u32, name: String) {
+    fn subscribe(&mut self, key: Key, command: u32, name: String, wishes: Option<Box<Wishes>>) {
         let channel = self.hub.find(&name).unwrap_or_else(|| {
             let name = Channel::from(name);
             let status = match self.broker.subscribe(&name, self.setup.id) {
@@ -62,28 +72,30 @@ impl<S: Socket> Shard<S> {
                 Interest::Pending => Status::Pending,
             };
             self.stats.channels.add(1);
-            self.hub.open(name, status)
+            let policy = self.setup.settings.channels.queue_policy(&name);
+            self.hub.open(name, status, policy)
         });
-        if self.hub.status(channel) == Some(Status::Live) {
-            self.join(key, channel);
-            self.reply(key, &subscribe_reply(command));
-        } else if let Some(connection) = self.connections.get_mut(key) {
-            connection.session.reserve(channel);
-            self.hub.wait(channel, Waiter { session: key, command });
-        }
-    }
-
-    /// Adds a session to a live channel.
-    fn join(&mut self, key: Key, channel: ChannelId) {
+        let live = self.hub.status(channel) == Some(Status::Live);
+        let positioned = wishes.as_ref().is_some_and(|wishes| wishes.positioned);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let place = connection.session.subscriptions().len() as u32;
-        let position = self.hub.subscribe(channel, Subscriber { session: key.index, place });
-        connection.session.add(channel, position);
-        self.stats.subscriptions.add(1);
+        if live && !positioned {
+            let place = connection.session.subscriptions().len() as u32;
+            let filter = wishes.and_then(|wishes| wishes.filter);
+            let position = join(&mut self.hub, channel, Subscriber::new(key.index, place), filter);
+            connection.session.add(channel, position);
+            self.stats.subscriptions.add(1);
+            return self.reply(key, &subscribe_reply(command));
+        }
+        connection.session.reserve(channel);
+        match wishes {
+            Some(wishes) if live => self.catch_up(channel, Reader { session: key, command, wishes }),
+            wishes => self.hub.wait(channel, Waiter { session: key, command, wishes }),
+        }
     }
 
     pub(super) fn broker_event(&mut self, event: Event) {
         match event {
+            Event::Resumed => self.broker_resumed(),
             Event::Publications(publications) => {
                 self.stats.publications.add(publications.len() as u64);
                 for publication in publications {
@@ -97,22 +109,27 @@ impl<S: Socket> Shard<S> {
     /// The broker has answered a subscribe: whoever waited gets a reply.
     fn subscribed(&mut self, name: &Channel, result: Result<(), BrokerError>) {
         let Some(channel) = self.hub.find(name) else { return };
-        for Waiter { session: key, command } in self.hub.settle(channel) {
+        for Waiter { session: key, command, wishes } in self.hub.settle(channel) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             // A closing session has given its places up.
             let Some(place) = connection.session.place(channel) else { continue };
             if connection.phase == Phase::Closing {
                 continue;
             }
-            match &result {
-                Ok(()) => {
-                    let subscriber = Subscriber { session: key.index, place: place as u32 };
-                    let position = self.hub.subscribe(channel, subscriber);
+            match (&result, wishes) {
+                (Ok(()), Some(wishes)) if wishes.positioned => {
+                    self.catch_up(channel, Reader { session: key, command, wishes });
+                    continue;
+                }
+                (Ok(()), wishes) => {
+                    let subscriber = Subscriber::new(key.index, place as u32);
+                    let filter = wishes.and_then(|wishes| wishes.filter);
+                    let position = join(&mut self.hub, channel, subscriber, filter);
                     connection.session.settle(channel, Some(position));
                     self.stats.subscriptions.add(1);
                     self.reply(key, &subscribe_reply(command));
                 }
-                Err(error) => {
+                (Err(error), _) => {
                     let removed = connection.session.settle(channel, None);
                     self.reply(key, &error_reply(command, error_code(error)));
                     self.fix_moved(removed);
@@ -120,38 +137,44 @@ impl<S: Socket> Shard<S> {
             }
             self.go_on(key);
         }
-        if result.is_err() {
+        if let Err(error) = &result {
             self.expel(name, channel);
+            for reader in self.recoveries.forget(channel) {
+                self.stay_out(channel, &reader, error_code(error));
+                self.go_on(reader.session);
+            }
             // The broker has forgotten the shard's interest already.
             self.close_channel(channel);
-        } else if self.hub.is_unused(channel) {
-            self.release(channel);
+        } else {
+            self.release_if_unused(channel);
         }
     }
 
     /// The broker has taken a live channel away (it may not be subscribed any more): its
     /// subscribers are told with a code after which SDKs try again.
     fn expel(&mut self, name: &Channel, channel: ChannelId) {
-        let code = UnsubscribeCode::InsufficientState;
         while let Some(session) = self.hub.first_subscriber(channel) {
             let Some((key, _)) = self.connections.at_mut(session) else { break };
-            self.leave(key, channel);
-            let unsubscribe = Unsubscribe { code: code.code().into(), reason: code.reason().into() };
-            let push = Push { channel: name.to_string(), unsubscribe: Some(unsubscribe), ..Push::default() };
-            self.reply(key, &Reply { push: Some(push), ..Reply::default() });
+            self.turn_out(key, channel, name);
         }
     }
 
     /// Takes a session out of a channel, which is let go with its last subscriber.
     pub(super) fn unsubscribe(&mut self, key: Key, channel: ChannelId) {
         self.leave(key, channel);
-        if self.hub.is_unused(channel) && self.hub.status(channel) == Some(Status::Live) {
+        self.release_if_unused(channel);
+    }
+
+    /// Lets a live channel go that nobody has or waits for.
+    pub(super) fn release_if_unused(&mut self, channel: ChannelId) {
+        let unused = self.hub.is_unused(channel) && !self.recoveries.has(channel);
+        if unused && self.hub.status(channel) == Some(Status::Live) {
             self.release(channel);
         }
     }
 
     /// Takes a session out of a channel.
-    fn leave(&mut self, key: Key, channel: ChannelId) {
+    pub(super) fn leave(&mut self, key: Key, channel: ChannelId) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(place) = connection.session.place(channel) else { return };
         let removed = connection.session.remove(place);
@@ -160,14 +183,14 @@ impl<S: Socket> Shard<S> {
         let Some(position) = position else { return }; // it still waited: `subscribed` will find nobody
         for moved in self.hub.unsubscribe(channel, position).into_iter().flatten() {
             if let Some((_, other)) = self.connections.at_mut(moved.subscriber.session) {
-                other.session.relocate(moved.subscriber.place, moved.position);
+                other.session.relocate(moved.subscriber.place(), moved.position);
             }
         }
         self.stats.subscriptions.sub(1);
     }
 
     /// A subscription has moved within its session's list: its channel has to know.
-    fn fix_moved(&mut self, removed: Option<Removed>) {
+    pub(super) fn fix_moved(&mut self, removed: Option<Removed>) {
         if let Some(Removed { moved: Some(moved), place, .. }) = removed
             && let Some(position) = moved.position()
         {
@@ -191,24 +214,45 @@ impl<S: Socket> Shard<S> {
         Some(name)
     }
 
-    fn publish(&mut self, key: Key, command: u32, channel: &str, publication: Publication) {
+    fn publish(
+        &mut self,
+        session: Key,
+        command: u32,
+        channel: &str,
+        publication: Publication,
+        retention: Option<Retention>,
+    ) {
         let request = PublishRequest {
             channel: channel.into(),
             data: publication.data,
             info: publication.info,
             tags: publication.tags,
+            delta: publication.delta,
+            retention,
+            ..PublishRequest::default()
         };
         let answer = self.broker.publish(request);
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.session.publish_started();
+        self.call(session, Box::pin(async move { Message::Published { session, command, result: answer.await } }));
+    }
+
+    fn ask_history(&mut self, session: Key, command: u32, channel: &Channel, query: HistoryQuery, epoch: String) {
+        let answer = self.broker.history(channel, query);
+        let call = async move { Message::History { session, command, epoch, result: answer.await } };
+        self.call(session, Box::pin(call));
+    }
+
+    /// A session waits for the broker.
+    fn call(&mut self, session: Key, call: Call<S>) {
+        if let Some(connection) = self.connections.get_mut(session) {
+            connection.session.call_started();
         }
-        self.tasks.publishes.push((key, command, answer));
+        self.tasks.calls.push(call);
     }
 
     /// The broker has answered a publish.
     pub(super) fn published(&mut self, key: Key, command: u32, result: Result<Published, BrokerError>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.session.publish_ended();
+        connection.session.call_ended();
         let reply = match result {
             Ok(_) => publish_reply(command),
             Err(error) => error_reply(command, error_code(&error)),
@@ -218,15 +262,23 @@ impl<S: Socket> Shard<S> {
     }
 
     /// If the connection waited for the broker, it may go on in this turn.
-    fn go_on(&mut self, key: Key) {
+    pub(super) fn go_on(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(|connection| connection.stalled) {
             self.resume.push(key);
         }
     }
 }
 
+/// Adds a subscriber to a live channel, and answers its place there.
+pub(super) fn join(hub: &mut Hub, channel: ChannelId, subscriber: Subscriber, filter: Option<Box<Filter>>) -> u32 {
+    match filter {
+        Some(filter) => hub.subscribe_filtered(channel, subscriber, filter),
+        None => hub.subscribe(channel, subscriber),
+    }
+}
+
 /// What a client is told of a broker's failure: a temporary error, after which it tries again, unless it is its own.
-fn error_code(error: &BrokerError) -> ErrorCode {
+pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
     match error {
         BrokerError::Overloaded(_) => ErrorCode::TooManyRequests,
         BrokerError::TooLong { .. } => ErrorCode::BadRequest,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_broadcaster::{BrokerError, Event, Published, ShardInbox};
+use tidegate_broadcaster::{BrokerError, Channel, Event, History, Published, ShardInbox};
 use tokio::sync::Notify;
 
 use super::slab::Key;
@@ -40,6 +40,33 @@ pub enum Message<S> {
         command: u32,
         /// The answer.
         result: Result<Published, BrokerError>,
+    },
+    /// The broker's answer to a client's question about history.
+    History {
+        /// The client's connection.
+        session: Key,
+        /// Its command.
+        command: u32,
+        /// The epoch that it has; empty where it has none.
+        epoch: String,
+        /// The answer.
+        result: Result<History, BrokerError>,
+    },
+    /// The broker's answer for sessions that are being brought up to date.
+    Recovered {
+        /// The channel.
+        channel: Channel,
+        /// Which question.
+        read: u64,
+        /// The answer.
+        result: Result<History, BrokerError>,
+    },
+    /// Where the broker says that a channel is.
+    Checked {
+        /// The channel.
+        channel: Channel,
+        /// The answer.
+        result: Result<History, BrokerError>,
     },
     /// Close every session, spread over this time.
     Drain(Duration),

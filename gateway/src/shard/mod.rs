@@ -7,7 +7,8 @@
 //! | [`inbox`] | the only way in from other threads |
 //! | `read` | bytes from a socket to commands |
 //! | `command` | a command's outcome: replies, subscriptions, publishes |
-//! | `deliver` | publications to sessions, in slices |
+//! | `deliver`, [`encode`] | publications to sessions, in slices; publications as bytes |
+//! | `recover`, `checks` | sessions with a position: recovery, and what is told when something is missing |
 //! | `write` | a turn's output to the sockets |
 //! | `close` | how connections end |
 //! | `timers` | what is due: pings, deadlines, drain |
@@ -24,10 +25,12 @@
 //! once. If `finish` says that there is more, the next turn follows at once, after a look at the
 //! sockets.
 
+mod checks;
 mod close;
 mod command;
 pub mod connection;
 mod deliver;
+pub mod encode;
 pub mod entropy;
 pub mod inbox;
 pub mod outbox;
@@ -35,6 +38,7 @@ pub mod palette;
 mod poller;
 pub mod reactor;
 mod read;
+mod recover;
 pub mod slab;
 pub mod socket;
 pub mod stats;
@@ -42,26 +46,31 @@ mod timers;
 pub mod wheel;
 mod write;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_broadcaster::{Broker, PublishFuture, ShardId};
+use tidegate_broadcaster::{Broker, ShardId};
 
 use crate::admission::Permit;
 use crate::hub::Hub;
 use crate::hub::fanout::Fanout;
+use crate::hub::recovery::Recoveries;
 use crate::origin::Origins;
 use crate::session::Session;
 use crate::session::settings::Settings;
+use checks::Checks;
 use connection::{Connection, Phase, Watch};
+use encode::Encodings;
 use entropy::Entropy;
 use inbox::{Inbox, Message};
-use palette::{Cell, Palette};
+use palette::Palette;
 use slab::{Key, Slab};
 use socket::Socket;
 use stats::ShardStats;
-use timers::Drain;
+use timers::{Drain, Expiring};
 use wheel::{TICK_MS, Tick, Wheel};
 
 /// The bytes read from a socket at once.
@@ -103,13 +112,16 @@ pub struct Tasks<S> {
     pub rewatch: Vec<Key>,
     /// Requests for the HTTP server.
     pub hand_offs: Vec<HandOff<S>>,
-    /// Publishes by clients: connection, command, and the broker's answer to be awaited.
-    pub publishes: Vec<(Key, u32, PublishFuture)>,
+    /// What the broker was asked: its answers, to be put into the inbox when they come.
+    pub calls: Vec<Call<S>>,
 }
+
+/// An answer of the broker to come.
+pub type Call<S> = Pin<Box<dyn Future<Output = Message<S>> + Send>>;
 
 impl<S> Default for Tasks<S> {
     fn default() -> Self {
-        Self { rewatch: Vec::new(), hand_offs: Vec::new(), publishes: Vec::new() }
+        Self { rewatch: Vec::new(), hand_offs: Vec::new(), calls: Vec::new() }
     }
 }
 
@@ -122,9 +134,13 @@ pub struct Shard<S> {
     entropy: Entropy,
     connections: Slab<Connection<S>>,
     hub: Hub,
-    fanout: Fanout<[Option<Cell>; 3]>,
+    fanout: Fanout<Encodings>,
+    recoveries: Recoveries,
+    checks: Checks,
     palette: Palette,
     wheel: Wheel,
+    /// A tick that has come for more connections than one turn looks at.
+    expiring: Option<Expiring>,
     /// Connections with marks, in the order in which they were first marked.
     dirty: Vec<u32>,
     /// Stalled connections that can go on in this turn.
@@ -140,6 +156,8 @@ pub struct Shard<S> {
     scratch: Vec<u8>,
     /// A message before its frame header is known.
     encoding: Vec<u8>,
+    /// A message for one session that gets only a part of what the others get.
+    rest: Vec<u8>,
     /// Commands that the session whose input is being used may still have handled in this turn.
     commands_left: u32,
     now: Instant,
@@ -159,6 +177,7 @@ impl<S: Socket> Shard<S> {
         stats: Arc<ShardStats>,
         entropy: Entropy,
     ) -> Self {
+        let recoveries = Recoveries::new(setup.settings.queue_max_size);
         Self {
             now: setup.start,
             tick: 0,
@@ -170,8 +189,11 @@ impl<S: Socket> Shard<S> {
             connections: Slab::default(),
             hub: Hub::default(),
             fanout: Fanout::default(),
+            recoveries,
+            checks: Checks::default(),
             palette: Palette::default(),
             wheel: Wheel::default(),
+            expiring: None,
             dirty: Vec::new(),
             resume: Vec::new(),
             next_turn: Vec::new(),
@@ -180,6 +202,7 @@ impl<S: Socket> Shard<S> {
             drain: None,
             scratch: vec![0; SCRATCH],
             encoding: Vec::new(),
+            rest: Vec::new(),
             commands_left: 0,
             look_again: false,
             tasks: Tasks::default(),
@@ -205,6 +228,11 @@ impl<S: Socket> Shard<S> {
             Message::Accepted { socket, permit, raw } => self.accept(socket, permit, raw),
             Message::Broker(event) => self.broker_event(event),
             Message::Published { session, command, result } => self.published(session, command, result),
+            Message::History { session, command, epoch, result } => {
+                self.history_read(session, command, &epoch, result);
+            }
+            Message::Recovered { channel, read, result } => self.recovered(&channel, read, &result),
+            Message::Checked { channel, result } => self.checked(&channel, &result),
             Message::Drain(over) => self.start_drain(over),
             Message::Evict(bytes) => self.evict(bytes),
             Message::Inspect(look) => look(&self.hub),
@@ -255,13 +283,14 @@ impl<S: Socket> Shard<S> {
             self.resume(key);
         }
         self.expire();
+        self.check_positions();
         self.fan_out();
         // Behind the fan-out: whoever goes now has what this turn brought.
         self.drain_some();
         self.flush_marked();
         self.flush_delayed();
         self.stats.inbox_bytes.set(self.inbox.bytes() as u64);
-        self.fanout.ready() > 0 || !self.next_turn.is_empty()
+        self.fanout.ready() > 0 || !self.next_turn.is_empty() || self.expiring.is_some()
     }
 
     /// Notes when the turn's writing ended, for the latency histogram, and forgets the turn's output.
@@ -275,7 +304,8 @@ impl<S: Socket> Shard<S> {
 
     /// When the shard has to have a turn even if nothing happens.
     pub fn next_wake(&self) -> Option<Instant> {
-        let due = self.wheel.next_due().map(|tick| self.setup.start + Duration::from_millis(u64::from(tick) * TICK_MS));
+        let due = [self.wheel.next_due(), self.checks.next()].into_iter().flatten().min();
+        let due = due.map(|tick| self.setup.start + Duration::from_millis(u64::from(tick) * TICK_MS));
         let draining = self.drain.as_ref().map(|_| self.now + Duration::from_millis(TICK_MS));
         [due, draining, self.next_flush].into_iter().flatten().min()
     }
@@ -283,6 +313,11 @@ impl<S: Socket> Shard<S> {
     /// The connection, for the reactor, which watches its socket.
     pub fn connection(&mut self, key: Key) -> Option<&mut Connection<S>> {
         self.connections.get_mut(key)
+    }
+
+    /// Every connection, for a simulator, which has to look at all of their sockets.
+    pub fn keys(&self) -> Vec<Key> {
+        self.connections.iter().map(|(key, _)| key).collect()
     }
 
     /// Whether no connection is left.

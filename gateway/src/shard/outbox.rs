@@ -8,8 +8,20 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use crate::config::QueuePolicy;
+use crate::hub::ChannelId;
+
 /// Slices handed to one `writev`.
 pub const MAX_SLICES: usize = 64;
+
+/// What becomes of a channel's publications where they have to wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queueing {
+    /// The channel.
+    pub channel: ChannelId,
+    /// What its namespace says. Replies wait, whatever happens.
+    pub policy: QueuePolicy,
+}
 
 /// A run of whole messages.
 #[derive(Debug, Clone)]
@@ -20,6 +32,8 @@ pub struct Chunk {
     pub messages: u32,
     /// Publications among the messages: what delivery accounting counts.
     pub publications: u32,
+    /// What becomes of it.
+    pub queueing: Queueing,
 }
 
 /// Chunks in the order in which they have to be written.
@@ -52,6 +66,43 @@ impl Outbox {
         self.bytes += chunk.bytes.len();
         self.publications += u64::from(chunk.publications);
         self.chunks.push_back(chunk);
+    }
+
+    /// Takes out the chunk that a newer one of its channel replaces, unless it has been written in part. Answers its bytes and
+    /// publications.
+    pub fn replace(&mut self, channel: ChannelId) -> (usize, u64) {
+        let is_older = |chunk: &Chunk| chunk.queueing == Queueing { channel, policy: QueuePolicy::Latest };
+        let first = usize::from(self.torn);
+        match self.chunks.iter().skip(first).position(is_older) {
+            Some(at) => self.take_out(first + at),
+            None => (0, 0),
+        }
+    }
+
+    /// Drops the oldest chunks that may be dropped, until no more than `most` bytes wait or none is left. Answers their bytes
+    /// and publications.
+    pub fn drop_oldest(&mut self, most: usize) -> (usize, u64) {
+        let (mut bytes, mut publications) = (0, 0);
+        let mut at = usize::from(self.torn);
+        while self.bytes > most {
+            match self.chunks.get(at) {
+                Some(chunk) if chunk.queueing.policy == QueuePolicy::DropOldest => {
+                    let taken = self.take_out(at);
+                    (bytes, publications) = (bytes + taken.0, publications + taken.1);
+                }
+                Some(_) => at += 1,
+                None => break,
+            }
+        }
+        (bytes, publications)
+    }
+
+    fn take_out(&mut self, at: usize) -> (usize, u64) {
+        let Some(chunk) = self.chunks.remove(at) else { return (0, 0) };
+        let (bytes, publications) = (chunk.bytes.len(), u64::from(chunk.publications));
+        self.bytes -= bytes;
+        self.publications -= publications;
+        (bytes, publications)
     }
 
     /// Bytes that wait.
@@ -118,7 +169,44 @@ mod tests {
     use super::*;
 
     fn chunk(bytes: &'static [u8], publications: u32) -> Chunk {
-        Chunk { bytes: Bytes::from_static(bytes), messages: publications.max(1), publications }
+        let queueing = Queueing::default();
+        Chunk { bytes: Bytes::from_static(bytes), messages: publications.max(1), publications, queueing }
+    }
+
+    fn queued(bytes: &'static [u8], channel: ChannelId, policy: QueuePolicy) -> Chunk {
+        Chunk { queueing: Queueing { channel, policy }, ..chunk(bytes, 1) }
+    }
+
+    fn joined(outbox: &Outbox) -> Vec<u8> {
+        outbox.chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect()
+    }
+
+    #[test]
+    fn a_newer_one_takes_the_place_of_its_own_channel_only() {
+        let mut outbox = Outbox::default();
+        for (bytes, channel) in [(b"aa", 1), (b"bb", 2), (b"cc", 3)] {
+            outbox.push(queued(bytes, channel, QueuePolicy::Latest), false);
+        }
+        outbox.push(queued(b"dd", 2, QueuePolicy::Disconnect), false);
+        assert_eq!(outbox.replace(2), (2, 1));
+        assert_eq!(outbox.replace(2), (0, 0), "what has another policy stays");
+        assert_eq!((joined(&outbox).as_slice(), outbox.bytes(), outbox.publications()), (&b"aaccdd"[..], 6, 3));
+        outbox.advance(1);
+        assert_eq!(outbox.replace(1), (0, 0), "what is half written has to be completed");
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_replies_never() {
+        let mut outbox = Outbox::default();
+        outbox.push(queued(b"aa", 1, QueuePolicy::DropOldest), false);
+        outbox.push(chunk(b"reply", 0), false);
+        outbox.push(queued(b"bb", 2, QueuePolicy::DropOldest), false);
+        outbox.push(queued(b"cc", 1, QueuePolicy::DropOldest), false);
+        outbox.advance(1);
+        assert_eq!(outbox.drop_oldest(8), (2, 1));
+        assert_eq!(joined(&outbox), b"areplycc");
+        assert_eq!(outbox.drop_oldest(0), (2, 1));
+        assert_eq!(joined(&outbox), b"areply");
     }
 
     fn outbox() -> Outbox {

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::outbox::Queueing;
+
 /// "No mark".
 const NONE: u32 = u32::MAX;
 
@@ -39,12 +41,16 @@ pub struct Cell {
     pub bytes: Bytes,
     /// Publications in it.
     pub publications: u32,
+    /// Where the last of them begins.
+    pub last: u32,
+    /// What becomes of them where they have to wait.
+    pub queueing: Queueing,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum What {
     Shared(u32),
-    Private { start: u32, end: u32, messages: u32 },
+    Private { start: u32, end: u32, messages: u32, publications: u32 },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,8 @@ pub enum Piece<'a> {
         bytes: &'a [u8],
         /// Messages in them.
         messages: u32,
+        /// Publications among these, or within them.
+        publications: u32,
     },
 }
 
@@ -88,7 +96,7 @@ impl Piece<'_> {
     pub fn publications(&self) -> u32 {
         match self {
             Self::Shared(cell) => cell.publications,
-            Self::Private { .. } => 0,
+            Self::Private { publications, .. } => *publications,
         }
     }
 }
@@ -119,21 +127,22 @@ impl Palette {
         self.append(marks, What::Shared(cell));
     }
 
-    /// Marks a session for bytes of its own: one message, written by `write`.
-    pub fn mark_private(&mut self, marks: &mut Marks, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Marks a session for bytes of its own: one message, written by `write`, that carries so many publications.
+    pub fn mark_private(&mut self, marks: &mut Marks, publications: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.private.len() as u32;
         write(&mut self.private);
         let end = self.private.len() as u32;
         // One reply behind the other is one piece.
-        if let Some(Mark { what: What::Private { end: last, messages, .. }, .. }) =
+        if let Some(Mark { what: What::Private { end: last, messages, publications: before, .. }, .. }) =
             self.marks.get_mut(marks.last as usize)
             && *last == start
         {
             *last = end;
             *messages += 1;
+            *before += publications;
             return;
         }
-        self.append(marks, What::Private { start, end, messages: 1 });
+        self.append(marks, What::Private { start, end, messages: 1, publications });
     }
 
     fn append(&mut self, marks: &mut Marks, what: What) {
@@ -154,8 +163,8 @@ impl Palette {
             at = mark.next;
             Some(match mark.what {
                 What::Shared(cell) => Piece::Shared(&self.cells[cell as usize]),
-                What::Private { start, end, messages } => {
-                    Piece::Private { bytes: &self.private[start as usize..end as usize], messages }
+                What::Private { start, end, messages, publications } => {
+                    Piece::Private { bytes: &self.private[start as usize..end as usize], messages, publications }
                 }
             })
         })
@@ -184,11 +193,11 @@ mod tests {
         let mut palette = Palette::default();
         let (mut one, mut two) = (Marks::default(), Marks::default());
         assert!(one.is_empty());
-        palette.mark_private(&mut one, |out| out.extend(b"reply"));
-        let cell = palette.share(Cell { bytes: Bytes::from_static(b"push"), publications: 1 });
+        palette.mark_private(&mut one, 0, |out| out.extend(b"reply"));
+        let cell = palette.share(Cell { bytes: Bytes::from_static(b"push"), publications: 1, ..Cell::default() });
         palette.mark(&mut one, cell);
         palette.mark(&mut two, cell);
-        palette.mark_private(&mut one, |out| out.extend(b"reply 2"));
+        palette.mark_private(&mut one, 0, |out| out.extend(b"reply 2"));
         assert_eq!(bytes(&palette, one), [&b"reply"[..], b"push", b"reply 2"]);
         assert_eq!(bytes(&palette, two), [b"push"]);
     }
@@ -197,10 +206,10 @@ mod tests {
     fn replies_in_a_row_are_one_piece() {
         let mut palette = Palette::default();
         let (mut one, mut two) = (Marks::default(), Marks::default());
-        palette.mark_private(&mut one, |out| out.extend(b"a"));
-        palette.mark_private(&mut one, |out| out.extend(b"b"));
-        palette.mark_private(&mut two, |out| out.extend(b"x"));
-        palette.mark_private(&mut one, |out| out.extend(b"c"));
+        palette.mark_private(&mut one, 0, |out| out.extend(b"a"));
+        palette.mark_private(&mut one, 0, |out| out.extend(b"b"));
+        palette.mark_private(&mut two, 0, |out| out.extend(b"x"));
+        palette.mark_private(&mut one, 0, |out| out.extend(b"c"));
         assert_eq!(bytes(&palette, one), [&b"ab"[..], b"c"]);
         assert_eq!(palette.pieces(one).map(|piece| piece.messages()).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(bytes(&palette, two), [b"x"]);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tidegate_broadcaster::PublishFuture;
 use tidegate_broadcaster::redis::Receiver;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
@@ -17,9 +16,8 @@ use tokio::sync::{mpsc, watch};
 use super::entropy::Entropy;
 use super::inbox::{Inbox, Message};
 use super::poller::{News, Poller, Ready};
-use super::slab::Key;
 use super::stats::ShardStats;
-use super::{HandOff, Setup, Shard};
+use super::{Call, HandOff, Setup, Shard};
 use crate::listen::Door;
 
 /// What a shard's thread is given.
@@ -198,22 +196,19 @@ impl Reactor {
                 let _ = std::io::Write::write(&mut refused.socket, &answer);
             }
         }
-        for (session, command, answer) in shard.tasks.publishes.drain(..) {
-            self.await_publish(session, command, answer);
+        for call in shard.tasks.calls.drain(..) {
+            self.await_call(call);
         }
     }
 
     /// Has the broker's answer put into the inbox: at once where it is there already, as the embedded broker's nearly
     /// always is, else by a task on the other runtime.
-    fn await_publish(&self, session: Key, command: u32, mut answer: PublishFuture) {
-        if let Some(result) = (&mut answer).now_or_never() {
-            return self.inbox.send(Message::Published { session, command, result });
+    fn await_call(&self, mut call: Call<TcpStream>) {
+        if let Some(answer) = (&mut call).now_or_never() {
+            return self.inbox.send(answer);
         }
         let inbox = Arc::clone(&self.inbox);
-        self.runtime.spawn(async move {
-            let result = answer.await;
-            inbox.send(Message::Published { session, command, result });
-        });
+        self.runtime.spawn(async move { inbox.send(call.await) });
     }
 }
 

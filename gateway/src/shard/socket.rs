@@ -5,7 +5,7 @@ use std::io;
 /// A socket that never blocks: `WouldBlock` where it would.
 ///
 /// The reactor has TCP sockets; a test or a simulator brings its own.
-pub trait Socket {
+pub trait Socket: Send + 'static {
     /// Reads what is there; 0 at the end of the stream.
     ///
     /// # Errors

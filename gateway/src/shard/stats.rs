@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tidegate_protocol::code::DisconnectCode;
 
+use crate::hub::stream::Reason;
+
 /// A number that only its shard writes: a counter where it is only ever added to, else a gauge.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -130,13 +132,18 @@ pub enum Dropped {
     Closed,
     /// The session's queue was full; the session is closed with 3008.
     QueueFull,
+    /// The session's queue was full; its oldest publications were dropped (`queue_policy`).
+    QueueOldest,
     /// The session was evicted under memory pressure.
     Evicted,
+    /// The subscription's filter does not let it through.
+    Filtered,
 }
 
 impl Dropped {
     /// Every reason, in the order of [`ShardStats::dropped`].
-    pub const ALL: [Self; 4] = [Self::BinaryToJson, Self::Closed, Self::QueueFull, Self::Evicted];
+    pub const ALL: [Self; 6] =
+        [Self::BinaryToJson, Self::Closed, Self::QueueFull, Self::QueueOldest, Self::Evicted, Self::Filtered];
 
     /// The `reason` label of metrics.
     pub fn label(self) -> &'static str {
@@ -144,7 +151,9 @@ impl Dropped {
             Self::BinaryToJson => "binary_to_json",
             Self::Closed => "closed",
             Self::QueueFull => "queue_full",
+            Self::QueueOldest => "queue_oldest",
             Self::Evicted => "evicted",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -180,14 +189,26 @@ pub struct ShardStats {
     pub short_writes: Count,
     /// Publications taken from the inbox.
     pub publications: Count,
-    /// Publication and subscriber pairs: `offered = delivered + dropped + pending`.
+    /// Publication and subscriber pairs: `offered = delivered + conflated + dropped + pending`.
     pub offered: Count,
     /// Pairs whose bytes the kernel took.
     pub delivered: Count,
     /// Pairs that were given up, by [`Dropped`].
-    pub dropped: [Count; 4],
+    pub dropped: [Count; Dropped::ALL.len()],
+    /// Pairs whose place a newer publication of the channel took (`queue_policy`).
+    pub conflated: Count,
     /// Pairs that wait in a session's queue (gauge).
     pub pending: Count,
+    /// Times at which publications of a watched channel were missing, by [`Reason`].
+    pub gaps: [Count; Reason::ALL.len()],
+    /// Subscriptions that were told that they have missed something.
+    pub insufficient: Count,
+    /// Subscriptions that came back and asked for what they had missed: those that got it, and those that could not.
+    pub recoveries: [Count; 2],
+    /// Publications that came again, and were passed over.
+    pub repeated: Count,
+    /// Comparisons of a channel's position with the broker's.
+    pub position_checks: Count,
     /// Bytes that wait in sessions' queues (gauge).
     pub queue_bytes: Count,
     /// Bytes that wait in the shard's inbox (gauge).
@@ -238,7 +259,13 @@ impl Default for ShardStats {
             offered: Count::default(),
             delivered: Count::default(),
             dropped: Default::default(),
+            conflated: Count::default(),
             pending: Count::default(),
+            gaps: Default::default(),
+            insufficient: Count::default(),
+            recoveries: Default::default(),
+            repeated: Count::default(),
+            position_checks: Count::default(),
             queue_bytes: Count::default(),
             inbox_bytes: Count::default(),
             batch: Histogram::new(&BATCH_BOUNDS),

@@ -1,11 +1,14 @@
 //! A whole shard with virtual sockets: no network, no clock.
 
-use std::collections::VecDeque;
+mod recovery;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tidegate_broadcaster::{Broker, EmbeddedBroker, Inboxes, PublishRequest, ShardInbox};
 
@@ -14,11 +17,12 @@ use super::entropy::Entropy;
 use super::inbox::{Inbox, Message};
 use super::socket::Socket;
 use super::stats::{Dropped, ShardStats};
-use super::{Setup, Shard};
+use super::{Call, Setup, Shard};
 use crate::admission::{Admission, Caps};
-use crate::config::{ChannelOptions, Config};
+use crate::config::{ChannelOptions, Config, QueuePolicy};
 use crate::node::resolve;
 use crate::origin::Origins;
+use crate::session::settings::ChannelRules;
 
 /// Both ends of a virtual socket.
 #[derive(Debug, Default)]
@@ -133,7 +137,10 @@ struct World {
     broker: Arc<EmbeddedBroker>,
     stats: Arc<ShardStats>,
     admission: Arc<Admission>,
+    rules: ChannelRules,
     clients: Vec<Client>,
+    /// The broker's answers, while they are to come late.
+    held: Option<Vec<Call<Virtual>>>,
     now: Instant,
 }
 
@@ -172,7 +179,8 @@ impl World {
             Shard::new(setup, Arc::clone(&broker) as Arc<dyn Broker>, Arc::clone(&inbox), Arc::clone(&stats), entropy);
         let caps = Caps { connections: 100_000, per_address: 0, rate: 0, handshakes: 0 };
         let admission = Arc::new(Admission::new(caps, 1, Arc::default(), now));
-        Self { shard, inbox, broker, stats, admission, clients: Vec::new(), now }
+        let rules = ChannelRules(config.channel);
+        Self { shard, inbox, broker, stats, admission, rules, clients: Vec::new(), held: None, now }
     }
 
     /// A connected client whose socket takes `room` bytes, subscribed to these channels.
@@ -219,7 +227,18 @@ impl World {
         let more = self.shard.finish();
         self.shard.end(self.now);
         self.check_accounting();
-        more || !self.shard.tasks.rewatch.is_empty()
+        let calls = std::mem::take(&mut self.shard.tasks.calls);
+        let answered = !calls.is_empty() && self.held.is_none();
+        match &mut self.held {
+            Some(held) => held.extend(calls),
+            None => calls.into_iter().for_each(|call| self.answer(call)),
+        }
+        more || answered || !self.shard.tasks.rewatch.is_empty()
+    }
+
+    /// The embedded broker has every answer at once.
+    fn answer(&self, call: Call<Virtual>) {
+        self.inbox.send(call.now_or_never().unwrap());
     }
 
     /// A turn whose look at the sockets has not come to anybody, as when more of them have news than one look shows.
@@ -247,11 +266,21 @@ impl World {
     }
 
     fn publish(&self, channel: &str, data: &str) {
+        self.publish_with(channel, data, Default::default());
+    }
+
+    fn publish_tagged(&self, channel: &str, tags: BTreeMap<String, String>) {
+        self.publish_with(channel, "{}", tags);
+    }
+
+    fn publish_with(&self, channel: &str, data: &str, tags: BTreeMap<String, String>) {
         let request = PublishRequest {
             channel: channel.into(),
             data: Bytes::copy_from_slice(data.as_bytes()),
-            info: None,
-            tags: Default::default(),
+            retention: self.rules.retention(channel),
+            tags,
+            delta: true,
+            ..PublishRequest::default()
         };
         drop(self.broker.publish(request));
     }
@@ -262,8 +291,8 @@ impl World {
 
     fn check_accounting(&self) {
         let stats = &self.stats;
-        let sum = stats.delivered.get() + self.dropped() + stats.pending.get();
-        assert_eq!(stats.offered.get(), sum, "offered = delivered + dropped + pending");
+        let sum = stats.delivered.get() + stats.conflated.get() + self.dropped() + stats.pending.get();
+        assert_eq!(stats.offered.get(), sum, "offered = delivered + conflated + dropped + pending");
     }
 }
 
@@ -305,6 +334,59 @@ fn a_message_of_many_sessions_is_stored_once() {
     }
     assert_eq!(pointers.len(), 1, "every queue ends in the same bytes");
     assert_eq!(world.stats.pending.get(), 100);
+}
+
+/// What a client gets that was behind for 20 messages of two channels each, published one at a time or all at once.
+fn behind_with(policy: QueuePolicy, at_once: bool) -> (World, Vec<String>) {
+    let mut world = World::new(|config| {
+        config.client.queue_max_size = 2000;
+        config.channel.without_namespace.queue_policy = policy;
+    });
+    let client = world.client(60, &["a", "b"]);
+    for n in 0..20 {
+        world.publish("a", &format!("a{n:0100}"));
+        world.publish("b", &format!("b{n:0100}"));
+        if !at_once {
+            world.settle();
+        }
+    }
+    world.settle();
+    world.clients[client].wire.lock().unwrap().room = PLENTY;
+    world.settle();
+    let received = world.clients[client].received().into_iter().skip(3);
+    let short = |data: String| data.replacen(&"0".repeat(98), "", 1);
+    let received = received.map(short).collect();
+    (world, received)
+}
+
+#[test]
+fn the_newest_of_each_channel_takes_the_place_of_the_one_before_it() {
+    for at_once in [false, true] {
+        let (world, received) = behind_with(QueuePolicy::Latest, at_once);
+        let of = |channel| received.iter().filter(|data: &&String| data.starts_with(channel)).count();
+        assert_eq!(received.iter().filter(|data| *data == "a19" || *data == "b19").count(), 2, "{received:?}");
+        // The first of all may have been half written.
+        assert!(of('a') <= 2 && of('b') <= 2, "{received:?}");
+        let stats = &world.stats;
+        assert_eq!(stats.conflated.get(), 40 - received.len() as u64);
+        assert_eq!((stats.pending.get(), stats.queue_bytes.get(), world.dropped()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn the_oldest_are_dropped_where_that_is_the_policy_and_the_session_stays() {
+    let (world, received) = behind_with(QueuePolicy::DropOldest, false);
+    assert_eq!(received.last().map(String::as_str), Some("b19"));
+    assert!((10..20).contains(&received.len()), "as many as the queue holds: {received:?}");
+    let numbers: Vec<u32> =
+        received.iter().filter(|data| data.starts_with('a')).map(|data| data[1..].parse().unwrap()).collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    let stats = &world.stats;
+    assert_eq!(stats.dropped[Dropped::QueueOldest as usize].get(), 40 - received.len() as u64);
+    assert_eq!(
+        (stats.pending.get(), stats.queue_bytes.get(), stats.disconnects.iter().map(|n| n.get()).sum()),
+        (0, 0, 0_u64)
+    );
 }
 
 #[test]

@@ -8,10 +8,22 @@ use tidegate_protocol::websocket::frame::{self, write_header};
 
 use super::Shard;
 use super::connection::Phase;
-use super::deliver::opcode;
+use super::encode::opcode;
 use super::slab::Key;
 use super::socket::Socket;
+use super::wheel::Tick;
 use crate::session::heartbeat::Due;
+
+/// Connections that one turn looks at because their time has come, at most: half a millisecond of pings.
+const DUE_AT_ONCE: usize = 64;
+
+/// A tick's connections, some of which have been looked at.
+#[derive(Debug)]
+pub(super) struct Expiring {
+    tick: Tick,
+    due: Vec<Key>,
+    at: usize,
+}
 
 /// A drain in progress: who is still to be closed, and until when.
 #[derive(Debug)]
@@ -34,16 +46,26 @@ impl Drain {
 }
 
 impl<S: Socket> Shard<S> {
-    /// Looks at every connection whose tick has come.
+    /// Looks at connections whose tick has come: at so many in one turn that nobody notices the others' pings.
     pub(super) fn expire(&mut self) {
-        while let Some((tick, due)) = self.wheel.expire(self.tick) {
-            for key in &due {
-                let armed = self.connections.get(*key).is_some_and(|connection| connection.armed == tick);
+        let mut left = DUE_AT_ONCE;
+        while left > 0 {
+            let next = || self.wheel.expire(self.tick).map(|(tick, due)| Expiring { tick, due, at: 0 });
+            let Some(mut expiring) = self.expiring.take().or_else(next) else { return };
+            let end = expiring.due.len().min(expiring.at + left);
+            left -= end - expiring.at;
+            for key in &expiring.due[expiring.at..end] {
+                let armed = self.connections.get(*key).is_some_and(|connection| connection.armed == expiring.tick);
                 if armed {
                     self.due(*key);
                 }
             }
-            self.wheel.recycle(tick, due);
+            expiring.at = end;
+            if end < expiring.due.len() {
+                self.expiring = Some(expiring);
+            } else {
+                self.wheel.recycle(expiring.tick, expiring.due);
+            }
         }
     }
 

@@ -10,11 +10,13 @@ use tidegate_protocol::websocket::frame::{self, write_header};
 
 use super::Shard;
 use super::connection::Phase;
-use super::deliver::opcode;
-use super::outbox::{Chunk, MAX_SLICES, Outbox};
+use super::encode::opcode;
+use super::outbox::{Chunk, MAX_SLICES, Outbox, Queueing};
 use super::palette::Piece;
 use super::slab::Key;
 use super::socket::Socket;
+use super::stats::Dropped;
+use crate::config::QueuePolicy;
 
 /// What one call to the kernel came to.
 enum Wrote {
@@ -37,20 +39,34 @@ impl Wrote {
 impl<S: Socket> Shard<S> {
     /// Marks a session for bytes of its own, framed already.
     pub(super) fn send_raw(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.send_counted(key, 0, write);
+    }
+
+    /// Marks a session for a publication of its own, framed already.
+    pub(super) fn send_publication(&mut self, key: Key, bytes: &[u8]) {
+        self.send_counted(key, 1, |out| out.extend_from_slice(bytes));
+    }
+
+    fn send_counted(&mut self, key: Key, publications: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.marks.is_empty() {
             self.dirty.push(key.index);
         }
-        self.palette.mark_private(&mut connection.marks, write);
+        self.palette.mark_private(&mut connection.marks, publications, write);
     }
 
     /// Marks an open session for a reply.
     pub(super) fn send_reply(&mut self, key: Key, reply: &Reply) {
+        self.send_reply_with(key, reply, 0);
+    }
+
+    /// Marks an open session for a reply that carries so many publications.
+    pub(super) fn send_reply_with(&mut self, key: Key, reply: &Reply, publications: u32) {
         let Some(wire) = self.connections.get(key).and_then(|connection| connection.wire()) else { return };
         let mut message = std::mem::take(&mut self.encoding);
         message.clear();
         encode_reply(wire.format(), reply, &mut message);
-        self.send_raw(key, |out| {
+        self.send_counted(key, publications, |out| {
             if wire.is_websocket() {
                 write_header(opcode(wire.format()), message.len(), out);
             }
@@ -107,8 +123,16 @@ impl<S: Socket> Shard<S> {
                 continue;
             }
             let outbox = connection.outbox.get_or_insert_with(Box::<Outbox>::default);
-            outbox.push(chunk(&piece, left), left > 0);
-            queued += length - left;
+            let mut chunk = chunk(&piece, left);
+            if left == 0 && chunk.queueing.policy == QueuePolicy::Latest {
+                let (bytes, replaced) = outbox.replace(chunk.queueing.channel);
+                self.stats.queue_bytes.sub(bytes as u64);
+                let within = newest_alone(&piece, &mut chunk);
+                self.stats.conflated.add(replaced + within);
+                self.stats.pending.sub(replaced + within);
+            }
+            queued += chunk.bytes.len();
+            outbox.push(chunk, left > 0);
             left = 0;
         }
         self.stats.messages_out.add(messages);
@@ -130,7 +154,19 @@ impl<S: Socket> Shard<S> {
             self.delayed.push(key);
             self.next_flush.get_or_insert(self.now + self.setup.flush_interval);
         }
-        let too_much = connection.queued() > self.setup.settings.queue_max_size;
+        let most = self.setup.settings.queue_max_size;
+        if connection.queued() > most
+            && let Some(outbox) = connection.outbox.as_mut()
+        {
+            let (bytes, dropped) = outbox.drop_oldest(most);
+            self.stats.queue_bytes.sub(bytes as u64);
+            self.stats.pending.sub(dropped);
+            self.stats.dropped[Dropped::QueueOldest as usize].add(dropped);
+            if outbox.is_empty() {
+                connection.outbox = None;
+            }
+        }
+        let too_much = connection.queued() > most;
         if too_much && connection.phase != Phase::Closing {
             return self.disconnect(key, DisconnectCode::Slow);
         }
@@ -224,5 +260,20 @@ fn chunk(piece: &Piece<'_>, written: usize) -> Chunk {
         Piece::Shared(cell) if (cell.bytes.len() - written) * 4 >= cell.bytes.len() => cell.bytes.slice(written..),
         _ => Bytes::copy_from_slice(&piece.bytes()[written..]),
     };
-    Chunk { bytes, messages: piece.messages(), publications: piece.publications() }
+    let queueing = match piece {
+        Piece::Shared(cell) => cell.queueing,
+        Piece::Private { .. } => Queueing::default(),
+    };
+    Chunk { bytes, messages: piece.messages(), publications: piece.publications(), queueing }
+}
+
+/// Leaves the last publication of a piece alone in its chunk. Answers how many others there were.
+fn newest_alone(piece: &Piece<'_>, chunk: &mut Chunk) -> u64 {
+    let Piece::Shared(cell) = piece else { return 0 };
+    if chunk.publications <= 1 {
+        return 0;
+    }
+    chunk.bytes = Bytes::copy_from_slice(&cell.bytes[cell.last as usize..]);
+    (chunk.messages, chunk.publications) = (1, 1);
+    u64::from(cell.publications) - 1
 }

@@ -82,8 +82,8 @@ fn each_error_names_its_place_the_key_the_value_and_what_would_do() {
             "t.toml:2: client.token.hmac_secret_key: users and tokens (JWT) are not built yet; remove the key, or start with --skip-unsupported to do without it",
         ),
         (
-            "[channel.without_namespace]\nhistory_size = 10",
-            "t.toml:2: channel.without_namespace.history_size = 10: history and recovery are not built yet; remove the key, or start with --skip-unsupported to do without it",
+            "[channel.without_namespace]\npresence = true",
+            "t.toml:2: channel.without_namespace.presence = true: presence is not built yet; remove the key, or start with --skip-unsupported to do without it",
         ),
         // Channels.
         (

@@ -81,8 +81,7 @@ async fn a_stopping_node_is_not_ready_and_lets_nobody_in_but_serves_who_is_insid
     let request = tidegate_broadcaster::PublishRequest {
         channel: "news".into(),
         data: "1".into(),
-        info: None,
-        tags: Default::default(),
+        ..tidegate_broadcaster::PublishRequest::default()
     };
     broker.publish(request).await.unwrap();
     let mut received = 0;

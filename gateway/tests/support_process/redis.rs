@@ -12,12 +12,19 @@ use super::{DEADLINE, eventually};
 /// A `redis-server` on a free port of loopback. Ends with the value.
 pub struct Redis {
     port: u16,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl Redis {
     pub fn start() -> Self {
-        let mut redis = Self { port: free_port(), child: None };
+        Self::start_with(&[])
+    }
+
+    /// With further options.
+    pub fn start_with(options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut redis = Self { port: free_port(), options, child: None };
         redis.restart();
         redis
     }
@@ -31,6 +38,7 @@ impl Redis {
         assert!(self.child.is_none());
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(&self.options)
             .stdout(Stdio::null())
             .spawn();
         let mut child = child.unwrap_or_else(|error| {

@@ -116,6 +116,9 @@ pub(super) fn encode_publication(parts: &PublicationParts<'_>, out: &mut Vec<u8>
         member(out, b"\"tags\":");
         put_value(out, parts.tags);
     }
+    if parts.delta {
+        member(out, b"\"delta\":true");
+    }
     if !parts.epoch.is_empty() {
         member(out, b"\"epoch\":");
         put_value(out, parts.epoch);
@@ -433,6 +436,7 @@ mod tests {
             offset: 1,
             epoch: hostile,
             tags: &tags,
+            delta: true,
         };
         let mut out = Vec::new();
         encode_publication(&parts, &mut out);
@@ -441,14 +445,21 @@ mod tests {
         assert_eq!(push.channel, hostile);
         let publication = push.r#pub.unwrap();
         assert_eq!((publication.info, publication.tags), (Some(info.clone()), tags.clone()));
-        assert_eq!(publication.epoch, hostile);
+        assert_eq!((publication.epoch.as_str(), publication.delta), (hostile, true));
     }
 
     #[test]
     fn a_publication_has_the_members_that_it_needs() {
         let none = BTreeMap::new();
-        let parts =
-            PublicationParts { channel: "news", data: b"{\"a\":1}", info: None, offset: 0, epoch: "", tags: &none };
+        let parts = PublicationParts {
+            channel: "news",
+            data: b"{\"a\":1}",
+            info: None,
+            offset: 0,
+            epoch: "",
+            tags: &none,
+            delta: false,
+        };
         let mut out = b"before".to_vec();
         encode_publication(&parts, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), r#"before{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#);

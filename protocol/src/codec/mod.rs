@@ -223,6 +223,8 @@ pub struct PublicationParts<'a> {
     pub epoch: &'a str,
     /// Tags; left out when there are none.
     pub tags: &'a BTreeMap<String, String>,
+    /// The payload is a delta to the publication before ([`crate::delta`]). For JSON it is a string then.
+    pub delta: bool,
 }
 
 /// Appends the reply that carries one publication, framed as by [`encode_reply`], without building messages first.

@@ -16,6 +16,7 @@ mod field {
     pub(super) const PUB_INFO: u32 = 5;
     pub(super) const PUB_OFFSET: u32 = 6;
     pub(super) const PUB_TAGS: u32 = 7;
+    pub(super) const PUB_DELTA: u32 = 8;
     pub(super) const PUB_EPOCH: u32 = 14;
     pub(super) const MAP_KEY: u32 = 1;
     pub(super) const MAP_VALUE: u32 = 2;
@@ -50,6 +51,9 @@ pub(super) fn encode_publication(parts: &PublicationParts<'_>, out: &mut Vec<u8>
         put_delimited(field::MAP_KEY, key.as_bytes(), out);
         put_delimited(field::MAP_VALUE, value.as_bytes(), out);
     }
+    if parts.delta {
+        encoding::bool::encode(field::PUB_DELTA, &true, out);
+    }
     put_delimited(field::PUB_EPOCH, parts.epoch.as_bytes(), out);
 }
 
@@ -62,6 +66,9 @@ fn publication_len(parts: &PublicationParts<'_>) -> usize {
     }
     if parts.offset != 0 {
         length += encoding::uint64::encoded_len(field::PUB_OFFSET, &parts.offset);
+    }
+    if parts.delta {
+        length += encoding::bool::encoded_len(field::PUB_DELTA, &true);
     }
     for (key, value) in parts.tags {
         length += nested_len(field::PUB_TAGS, tag_len(key, value));

@@ -36,7 +36,6 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("client.proxy.refresh.http.tls", PROXY_WHY, TLS),
     ("client.proxy.refresh.grpc.tls", PROXY_WHY, TLS),
     ("client.connect_code_to_unidirectional_disconnect", TRANSPORT_WHY, CODE_TRANSFORMS),
-    ("channel", HISTORY_WHY, &[("history_meta_ttl", "\"720h\"", "How long a channel's position is remembered.")]),
     (
         "channel",
         "set it in channel.without_namespace and in each namespace",
@@ -108,7 +107,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
 const TLS_SERVER_WHY: &str = "TLS in the gateway is not built yet: end it in a proxy in front";
 const PRESENCE_WHY: &str = "presence is not built yet";
 const TOKENS_WHY: &str = "users and tokens (JWT) are not built yet";
-const HISTORY_WHY: &str = "history and recovery are not built yet";
+const HISTORY_WHY: &str = "this part of history and recovery is not built yet";
 const PROXY_WHY: &str = "proxying events to a backend is not built yet";
 const TRANSPORT_WHY: &str = "only WebSocket and raw TCP are built yet";
 const RPC_WHY: &str = "RPC is not built yet: clients get error 108";
@@ -169,12 +168,8 @@ const CLIENT_TOKENS: &[LaterRow] = &[
     ("insecure_skip_token_signature_verify", "false", "Believes tokens without checking them."),
 ];
 
-const CLIENT_HISTORY: &[LaterRow] = &[
-    ("channel_position_check_delay", "\"40s\"", "Time between two checks of a subscription's position."),
-    ("channel_position_max_time_lag", "\"0s\"", "Largest age of a delivered publication."),
-    ("history_max_publication_limit", "300", "Publications in one answer to a history request."),
-    ("recovery_max_publication_limit", "300", "Publications in one recovery."),
-];
+const CLIENT_HISTORY: &[LaterRow] =
+    &[("channel_position_max_time_lag", "\"0s\"", "Largest age of a delivered publication.")];
 
 const TOKEN: &[LaterRow] = &[
     ("hmac_secret_key", "\"\"", "Secret of HMAC tokens."),
@@ -228,21 +223,8 @@ const OPTIONS_PRESENCE: &[LaterRow] = &[
 ];
 
 const OPTIONS_HISTORY: &[LaterRow] = &[
-    ("history_size", "0", "Publications kept for each channel."),
-    ("history_ttl", "\"0s\"", "How long they are kept."),
-    ("history_meta_ttl", "\"0s\"", "How long a channel's position is remembered."),
-    ("force_positioning", "false", "Watches every subscription's position."),
-    ("allow_positioning", "false", "Watches it where the client asks."),
-    ("force_recovery", "false", "Every subscription recovers what it missed."),
-    ("allow_recovery", "false", "Recovers where the client asks."),
-    ("force_recovery_mode", "\"\"", "What is recovered: stream, or cache for the newest only."),
     ("auto_cache_recover", "false", "Recovers at every subscription, asked or not."),
     ("auto_cache_recovery", "false", "The same, as newer versions name it."),
-    ("allowed_delta_types", "[]", "Kinds of delta compression that clients may ask for."),
-    ("delta_publish", "false", "Publishes as deltas unless told otherwise."),
-    ("allow_history_for_client", "false", "Every client with a user id may ask for history."),
-    ("allow_history_for_subscriber", "false", "Subscribers may ask for history."),
-    ("allow_history_for_anonymous", "false", "Anonymous clients as well."),
 ];
 
 const OPTIONS_PROXY: &[LaterRow] = &[
@@ -275,8 +257,6 @@ const PROXY_MAPS: &[LaterRow] = &[
 ];
 
 const OPTIONS_DELIVERY: &[LaterRow] = &[
-    ("allow_tags_filter", "false", "Clients may filter publications by tags."),
-    ("queue_policy", "\"\"", "What a slow session misses: ours."),
     ("max_rate", "0", "Messages a second to one session: ours."),
     ("priority", "0", "Which channels go first: ours."),
 ];

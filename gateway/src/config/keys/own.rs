@@ -10,6 +10,8 @@ use crate::config::value::Kind::{
 
 /// Largest buffer or message that a setting may ask for: 1 GiB.
 const GIB: u64 = 1 << 30;
+/// The longest that history is kept, in ms: ten years.
+const HISTORY_LONGEST: u64 = 3650 * DAY;
 /// Largest count that a setting takes.
 const MANY: u64 = u32::MAX as u64;
 
@@ -148,6 +150,19 @@ const CLIENT: &[Row] = &[
     ("handshake_timeout", Duration(100, DAY), Ours, "The HTTP upgrade, or the first bytes on raw TCP, come within it."),
     ("handshake_limit", Number(1, MANY), Ours, "Handshakes under way at once; beyond them: 503."),
     ("address_connection_limit", Number(0, MANY), Ours, "Connections from one IP address; 0 is no limit."),
+    (
+        "channel_position_check_delay",
+        Duration(0, DAY),
+        Differs("one check for each channel and shard, not for each subscription; 0s is never"),
+        "Time between two comparisons of a channel's position with the broker's, which find what no message revealed.",
+    ),
+    ("history_max_publication_limit", Number(1, 100_000), Same, "Publications in one answer to a history command."),
+    (
+        "recovery_max_publication_limit",
+        Number(1, 100_000),
+        Same,
+        "Publications in one recovery; a client that missed more is told that it cannot recover.",
+    ),
 ];
 
 const CHANNEL: &[Row] = &[
@@ -156,6 +171,12 @@ const CHANNEL: &[Row] = &[
     ("namespace_boundary", Text, Same, "What stands between a namespace and the rest of a channel's name."),
     ("user_boundary", Text, Same, "What stands before the users in the name of a user-limited channel."),
     ("user_separator", Text, Same, "What stands between two users there."),
+    (
+        "history_meta_ttl",
+        Duration(1000, HISTORY_LONGEST),
+        Same,
+        "How long a channel's position is remembered after its last publication or reader.",
+    ),
 ];
 
 const NAMESPACE: &[Row] = &[(
@@ -183,6 +204,42 @@ const CHANNEL_OPTIONS: &[Row] = &[
         Differs("json_object is not built yet"),
         "What published data must be: json, binary (anything), or empty for anything but nothing.",
     ),
+    ("allow_tags_filter", Flag, Same, "Clients may ask for publications with certain tags only; otherwise: error 107."),
+    (
+        "queue_policy",
+        Choice(&["", "disconnect", "drop_oldest", "latest"]),
+        Ours,
+        "What a session misses that does not read fast enough: nothing until it is closed with 3008 (disconnect, or empty), the \
+         oldest that wait (drop_oldest), or all but the newest of each channel (latest). The last two not with recovery or positioning.",
+    ),
+    ("history_size", Number(0, 1_000_000), Same, "Publications kept for each channel; 0 is none."),
+    ("history_ttl", Duration(0, HISTORY_LONGEST), Same, "How long they are kept after the last one; 0s is no history."),
+    (
+        "history_meta_ttl",
+        Duration(0, HISTORY_LONGEST),
+        Same,
+        "How long the position is remembered; 0s is channel.history_meta_ttl.",
+    ),
+    ("force_positioning", Flag, Same, "Watches every subscription's position: what it misses, it is told."),
+    ("allow_positioning", Flag, Same, "Watches it where the client asks for it."),
+    ("force_recovery", Flag, Same, "Every subscription can recover what it missed. Needs a history."),
+    ("allow_recovery", Flag, Same, "It can where the client asks for it. Needs a history."),
+    (
+        "force_recovery_mode",
+        Choice(&["", "stream", "cache"]),
+        Same,
+        "What is recovered: stream (or empty) is all that was missed, cache the newest publication.",
+    ),
+    (
+        "allowed_delta_types",
+        Texts,
+        Same,
+        "Kinds of deltas that clients may ask for: [\"fossil\"], or none. Needs a history; such subscriptions have a position.",
+    ),
+    ("delta_publish", Flag, Same, "Publications may be sent as deltas, whether their publisher says so or not."),
+    ("allow_history_for_client", Flag, Same, "Every client with a user id may ask for history."),
+    ("allow_history_for_subscriber", Flag, Same, "A client may ask for history while it is subscribed."),
+    ("allow_history_for_anonymous", Flag, Same, "Together with one of the two: anonymous clients as well."),
 ];
 
 const WEBSOCKET: &[Row] = &[

@@ -1,6 +1,11 @@
 //! Channels: how their names are read, and the options of each namespace.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use tidegate_broadcaster::Retention;
+
+use crate::config::units;
 
 /// `channel`: names and namespaces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +21,9 @@ pub struct ChannelConfig {
     pub user_boundary: String,
     /// What stands between two users in that list.
     pub user_separator: String,
+    /// How long a channel's position is remembered, unless its namespace says otherwise.
+    #[serde(with = "units::duration")]
+    pub history_meta_ttl: Duration,
     /// Options of channels without a namespace.
     pub without_namespace: ChannelOptions,
     /// The namespaces.
@@ -30,6 +38,7 @@ impl Default for ChannelConfig {
             namespace_boundary: ":".to_owned(),
             user_boundary: "#".to_owned(),
             user_separator: ",".to_owned(),
+            history_meta_ttl: Duration::from_secs(720 * 3600),
             without_namespace: ChannelOptions::default(),
             namespaces: Vec::new(),
         }
@@ -55,6 +64,18 @@ impl ChannelConfig {
         };
         let found = self.namespaces.iter().find(|candidate| candidate.name == namespace)?;
         Some((&found.options, rest))
+    }
+
+    /// How long a position is remembered where these options hold.
+    pub fn meta_ttl(&self, options: &ChannelOptions) -> Duration {
+        let own = options.history_meta_ttl;
+        if own.is_zero() { self.history_meta_ttl } else { own }.max(options.history_ttl)
+    }
+
+    /// What a channel keeps where these options hold; `None`: nothing.
+    pub fn retention(&self, options: &ChannelOptions) -> Option<Retention> {
+        let (size, ttl) = (options.history_size, options.history_ttl);
+        (size > 0 && !ttl.is_zero()).then(|| Retention { size, ttl, meta_ttl: self.meta_ttl(options) })
     }
 }
 
@@ -87,6 +108,68 @@ pub struct ChannelOptions {
     pub channel_regex: Option<ChannelRegex>,
     /// What a publication's data must be.
     pub publication_data_format: DataFormat,
+    /// Clients may ask for publications with certain tags only.
+    pub allow_tags_filter: bool,
+    /// What becomes of publications that a slow session has not taken.
+    pub queue_policy: QueuePolicy,
+    /// Publications that a channel keeps; 0 is none.
+    pub history_size: u32,
+    /// How long they are kept after the last one; zero is no history.
+    #[serde(with = "units::duration")]
+    pub history_ttl: Duration,
+    /// How long the position is remembered; zero is `channel.history_meta_ttl`.
+    #[serde(with = "units::duration")]
+    pub history_meta_ttl: Duration,
+    /// Every subscription's position is watched.
+    pub force_positioning: bool,
+    /// It is watched where the client asks for it.
+    pub allow_positioning: bool,
+    /// Every subscription can recover what it missed.
+    pub force_recovery: bool,
+    /// It can where the client asks for it.
+    pub allow_recovery: bool,
+    /// What is recovered.
+    pub force_recovery_mode: RecoveryMode,
+    /// Kinds of deltas that clients may ask for: `fossil`, or none.
+    pub allowed_delta_types: Vec<String>,
+    /// Publications may be sent as deltas, whether their publisher says so or not.
+    pub delta_publish: bool,
+    /// Every client with a user id may ask for history.
+    pub allow_history_for_client: bool,
+    /// A client may ask while it is subscribed.
+    pub allow_history_for_subscriber: bool,
+    /// With either of the two, anonymous clients as well.
+    pub allow_history_for_anonymous: bool,
+}
+
+/// The kind of delta that there is.
+pub const DELTA_FOSSIL: &str = "fossil";
+
+/// What becomes of publications that a slow session has not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum QueuePolicy {
+    /// They wait; a session with more than `client.queue_max_size` is closed with 3008.
+    #[default]
+    #[serde(rename = "", alias = "disconnect")]
+    Disconnect,
+    /// They wait; beyond that size the oldest are dropped.
+    #[serde(rename = "drop_oldest")]
+    DropOldest,
+    /// The newest of each channel waits, and takes the place of the one before it.
+    #[serde(rename = "latest")]
+    Latest,
+}
+
+/// What a subscription recovers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RecoveryMode {
+    /// All that it missed.
+    #[default]
+    #[serde(rename = "", alias = "stream")]
+    Stream,
+    /// The newest publication.
+    #[serde(rename = "cache")]
+    Cache,
 }
 
 /// What the data of a publication must be; a publish with other data gets error 107.

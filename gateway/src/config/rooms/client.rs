@@ -48,6 +48,13 @@ pub struct Client {
     pub handshake_limit: usize,
     /// Connections from one IP address; 0 is no limit.
     pub address_connection_limit: usize,
+    /// Time between two comparisons of a channel's position with the broker's; zero is never.
+    #[serde(with = "units::duration")]
+    pub channel_position_check_delay: Duration,
+    /// Publications in one answer to a history command.
+    pub history_max_publication_limit: u32,
+    /// Publications in one recovery.
+    pub recovery_max_publication_limit: u32,
 }
 
 impl Default for Client {
@@ -69,6 +76,9 @@ impl Default for Client {
             handshake_timeout: Duration::from_secs(5),
             handshake_limit: 16_384,
             address_connection_limit: 0,
+            channel_position_check_delay: Duration::from_secs(40),
+            history_max_publication_limit: 300,
+            recovery_max_publication_limit: 300,
         }
     }
 }

@@ -10,7 +10,9 @@ mod engine;
 mod node;
 mod server;
 
-pub use channel::{ChannelConfig, ChannelOptions, ChannelRegex, DataFormat, Namespace};
+pub use channel::{
+    ChannelConfig, ChannelOptions, ChannelRegex, DELTA_FOSSIL, DataFormat, Namespace, QueuePolicy, RecoveryMode,
+};
 pub use client::Client;
 pub use engine::{Engine, EngineType, RedisEngine, RedisPublish};
 pub use node::{Log, LogLevel, Memory, Node, Shutdown};

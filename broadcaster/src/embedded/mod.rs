@@ -1,13 +1,22 @@
 //! The broker of a node that stands alone: everything happens inside the process.
+//!
+//! - here: interest and delivery;
+//! - `streams`: what channels keep (pure).
+
+mod streams;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::broker::{Broker, BrokerError, BrokerHealth, PublishFuture, PublishRequest, Published};
+use self::streams::{Appended, Streams};
+use crate::broker::{
+    Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published,
+};
 use crate::dispatch::{Dispatcher, Inboxes};
+use crate::history::HistoryQuery;
 use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId};
 use crate::publication::{Channel, Payload, Publication};
 use crate::stats::{BrokerStats, add};
@@ -22,17 +31,26 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The longest payload, in bytes, unless [`EmbeddedBroker::with_max_payload`] says otherwise.
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// A broker without anything outside: one node, no history.
+/// Streams that are looked at for what is too old with each publish: more than a publish can add.
+const EXPIRED_AT_ONCE: usize = 4;
+
+/// A broker without anything outside: one node.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
     interest: Arc<InterestMap>,
     dispatcher: Dispatcher,
     stats: Arc<BrokerStats>,
     epoch: Arc<str>,
-    /// For each shard, the publishes that it took since it last had room. The lock is also what puts
-    /// the publishes of all threads into one order.
-    overrun: Mutex<Vec<usize>>,
+    /// The lock is also what puts the publishes of all threads into one order.
+    state: Mutex<State>,
     max_payload: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    /// For each shard, the publishes that it took since it last had room.
+    overrun: Vec<usize>,
+    streams: Streams,
 }
 
 impl EmbeddedBroker {
@@ -40,9 +58,10 @@ impl EmbeddedBroker {
     pub fn new(inboxes: Inboxes) -> Self {
         let interest = Arc::new(InterestMap::default());
         let stats = Arc::new(BrokerStats::default());
-        let overrun = Mutex::new(vec![0; MAX_SHARDS]);
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let state = Mutex::new(State { overrun: vec![0; MAX_SHARDS], streams: Streams::new(seed) });
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
-        Self { interest, dispatcher, stats, epoch: Arc::default(), overrun, max_payload: DEFAULT_MAX_PAYLOAD }
+        Self { interest, dispatcher, stats, epoch: Arc::default(), state, max_payload: DEFAULT_MAX_PAYLOAD }
     }
 
     /// The same with another bound on payloads, in bytes; 1 MiB unless said otherwise.
@@ -50,8 +69,12 @@ impl EmbeddedBroker {
         Self { max_payload, ..self }
     }
 
-    /// Delivers at once; what is returned waits for room where there was none.
-    fn deliver(&self, request: PublishRequest) -> Result<Option<PublishFuture>, BrokerError> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers at once; where there was no room, the future waits for some.
+    fn deliver(&self, request: PublishRequest) -> Result<(Published, Option<PublishFuture>), BrokerError> {
         let received = Instant::now();
         // A longer one would overflow the queue of every subscriber that is a little behind.
         let (length, limit) = (request.data.len(), self.max_payload);
@@ -61,42 +84,52 @@ impl EmbeddedBroker {
         let bytes = length as u64;
         // Before the lock: it takes time in proportion to the payload.
         let payload = Payload::new(Bytes::clone(&request.data));
-        let mut overrun = self.overrun.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let State { overrun, streams } = &mut *state;
 
         let full = self.dispatcher.full(self.interest.shards(&request.channel));
         if let Some(taken) = full.iter().map(|shard| overrun[usize::from(shard)]).find(|taken| *taken >= MAX_OVERRUN) {
             return Err(BrokerError::Overloaded(taken));
         }
+        let PublishRequest { channel, info, tags, retention, delta, idempotency_key, version, .. } = request;
+        let delta = delta && retention.is_some();
+        let publication = |offset, epoch| {
+            let (channel, info) = (Channel::clone(&channel), info.map(Arc::new));
+            Arc::new(Publication { channel, payload, offset, epoch, info, tags, delta, received })
+        };
+        let (published, publication) = match retention {
+            None => (Published::default(), publication(0, Arc::clone(&self.epoch))),
+            Some(retention) => {
+                streams.expire(received, EXPIRED_AT_ONCE);
+                let mut kept = None;
+                let make = |offset, epoch| Arc::clone(kept.insert(publication(offset, epoch)));
+                match (streams.append(&channel, retention, (idempotency_key, version), received, make), kept) {
+                    (Appended::Kept(published), Some(publication)) => (published, publication),
+                    (Appended::Kept(published) | Appended::Suppressed(published), _) => return Ok((published, None)),
+                }
+            }
+        };
         let mut burst = self.dispatcher.burst();
         burst.received(1, bytes);
-        burst.route(&request.channel, |channel| {
-            Some(Publication {
-                channel,
-                payload,
-                offset: 0,
-                epoch: Arc::clone(&self.epoch),
-                info: request.info.map(Arc::new),
-                tags: request.tags,
-                received,
-            })
-        });
+        burst.route_shared(&publication);
         let touched = burst.flush();
         for shard in touched.iter() {
             let taken = &mut overrun[usize::from(shard)];
             *taken = if full.contains(shard) { *taken + 1 } else { 0 };
         }
-        drop(overrun);
+        drop(state);
 
         let full = self.dispatcher.full(touched);
-        Ok((!full.is_empty()).then(|| {
+        let wait = (!full.is_empty()).then(|| {
             add(&self.stats.backpressure_waits, 1);
-            let dispatcher = self.dispatcher.clone();
+            let (dispatcher, published) = (self.dispatcher.clone(), published.clone());
             Box::pin(async move {
                 // The message is in the inbox already: after the wait the answer is the same either way.
                 let _ = tokio::time::timeout(MAX_WAIT, dispatcher.room(full)).await;
-                Ok(Published::default())
+                Ok(published)
             }) as PublishFuture
-        }))
+        });
+        Ok((published, wait))
     }
 }
 
@@ -129,16 +162,26 @@ impl Broker for EmbeddedBroker {
     fn publish(&self, request: PublishRequest) -> PublishFuture {
         let called = Instant::now();
         match self.deliver(request) {
-            Ok(wait) => {
+            Ok((published, wait)) => {
                 add(&self.stats.publish_ok, 1);
                 self.stats.publish_latency.record(called.elapsed());
-                wait.unwrap_or_else(|| Box::pin(std::future::ready(Ok(Published::default()))))
+                wait.unwrap_or_else(|| Box::pin(std::future::ready(Ok(published))))
             }
             Err(error) => {
                 add(&self.stats.publish_errors, 1);
                 Box::pin(std::future::ready(Err(error)))
             }
         }
+    }
+
+    fn history(&self, channel: &Channel, query: HistoryQuery) -> HistoryFuture {
+        let history = self.state().streams.read(channel, query, Instant::now());
+        Box::pin(std::future::ready(Ok(history)))
+    }
+
+    fn remove_history(&self, channel: &Channel) -> Answer<()> {
+        self.state().streams.remove(channel);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn interest(&self) -> &InterestMap {
