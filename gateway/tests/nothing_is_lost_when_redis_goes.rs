@@ -1,0 +1,308 @@
+//! Subscriptions that can recover get every publication that Redis has acknowledged, once and in order, whatever happens to
+//! Redis and to the node's connections to it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support_process;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use support_process::node::{Node, Setup};
+use support_process::redis::Redis;
+use support_process::within;
+use tidegate_protocol::codec::delimited::{Delimited, split_delimited};
+use tidegate_protocol::message::{Command, ConnectRequest, Publication, Reply, SubscribeRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// How long everything may take to come.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Publishes that go to Redis together.
+const BATCH: u64 = 10;
+
+const SETTINGS: &str = "[[channel.namespaces]]\nname = \"kept\"\nhistory_size = 100000\nhistory_ttl = \"300s\"\n\
+                        force_recovery = true\nallow_subscribe_for_client = true\nallow_subscribe_for_anonymous = true\n\
+                        [client]\nrecovery_max_publication_limit = 100000\n";
+
+/// What a session has received: the numbers of its publications, and what went wrong.
+#[derive(Debug, Default)]
+struct Received {
+    numbers: Vec<u64>,
+    subscribed: usize,
+    wrong: Option<String>,
+}
+
+/// A client as an SDK is one: it remembers where it is, and when its subscription ends it subscribes again from there.
+struct Reader {
+    channel: String,
+    received: Arc<Mutex<Received>>,
+    position: Option<(u64, String)>,
+    id: u32,
+    retry: bool,
+}
+
+impl Reader {
+    async fn run(mut self, address: SocketAddr) {
+        if let Err(error) = self.read(address).await {
+            self.wrong(format!("the connection ended: {error}"));
+        }
+    }
+
+    async fn read(&mut self, address: SocketAddr) -> std::io::Result<()> {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let connect = Command { id: 1, connect: Some(ConnectRequest::default()), ..Command::default() };
+        stream.write_all(&connect.encode_length_delimited_to_vec()).await?;
+        stream.write_all(&self.subscribe()).await?;
+        let (mut input, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+        loop {
+            let n = stream.read(&mut buffer).await?;
+            if n == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            input.extend_from_slice(&buffer[..n]);
+            let (mut done, mut answers) = (0, Vec::new());
+            while let Ok(Delimited::Message { body, consumed }) = split_delimited(&input[done..], usize::MAX >> 1) {
+                let reply = Reply::decode(body).unwrap();
+                done += consumed;
+                self.take(reply, body_is_ping(consumed), &mut answers);
+            }
+            input.drain(..done);
+            if std::mem::take(&mut self.retry) {
+                // SDKs wait before they try again.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answers.extend(self.subscribe());
+            }
+            if !answers.is_empty() {
+                stream.write_all(&answers).await?;
+            }
+        }
+    }
+
+    fn subscribe(&mut self) -> Vec<u8> {
+        self.id += 1;
+        let (offset, epoch) = self.position.clone().unwrap_or_default();
+        let request = SubscribeRequest {
+            channel: self.channel.clone(),
+            recoverable: true,
+            recover: self.position.is_some(),
+            offset,
+            epoch,
+            ..SubscribeRequest::default()
+        };
+        Command { id: self.id, subscribe: Some(request), ..Command::default() }.encode_length_delimited_to_vec()
+    }
+
+    fn take(&mut self, reply: Reply, ping: bool, answers: &mut Vec<u8>) {
+        if ping {
+            return answers.push(0);
+        }
+        if let Some(error) = &reply.error {
+            if !error.temporary {
+                return self.wrong(format!("{error:?}"));
+            }
+            self.retry = true;
+            return;
+        }
+        if let Some(result) = reply.subscribe {
+            if result.was_recovering && !result.recovered {
+                self.wrong(format!("not recovered from {:?}: {result:?}", self.position));
+            }
+            self.received.lock().unwrap().subscribed += 1;
+            self.position = Some((result.offset, result.epoch));
+            result.publications.iter().for_each(|publication| self.publication(publication));
+        }
+        let Some(push) = reply.push else { return };
+        if let Some(publication) = &push.r#pub {
+            self.publication(publication);
+        }
+        if let Some(unsubscribe) = push.unsubscribe {
+            assert_eq!(unsubscribe.code, 2500);
+            answers.extend(self.subscribe());
+        }
+    }
+
+    fn publication(&mut self, publication: &Publication) {
+        let text = std::str::from_utf8(&publication.data).unwrap();
+        let number = text.split(' ').next().unwrap().parse().unwrap();
+        self.received.lock().unwrap().numbers.push(number);
+        if let Some((offset, _)) = &mut self.position {
+            *offset = publication.offset;
+        }
+    }
+
+    fn wrong(&self, what: String) {
+        self.received.lock().unwrap().wrong.get_or_insert(what);
+    }
+}
+
+/// An empty message is a ping.
+fn body_is_ping(consumed: usize) -> bool {
+    consumed == 1
+}
+
+/// A backend: publishes by FCALL, and repeats with the same key what was not acknowledged.
+struct Backend {
+    address: String,
+    stream: Option<BufReader<TcpStream>>,
+    payload: usize,
+}
+
+impl Backend {
+    /// Publishes these until each is acknowledged.
+    fn publish(&mut self, numbers: std::ops::Range<u64>, channels: u64) {
+        let started = Instant::now();
+        while self.try_publish(numbers.clone(), channels).is_err() {
+            self.stream = None;
+            assert!(started.elapsed() < LIMIT, "Redis does not come back");
+        }
+    }
+
+    fn try_publish(&mut self, numbers: std::ops::Range<u64>, channels: u64) -> std::io::Result<()> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect(&self.address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        let stream = self.stream.as_mut().unwrap();
+        let mut out = Vec::new();
+        for number in numbers.clone() {
+            let payload = format!("{number} {}", "x".repeat(self.payload));
+            let (key, id) = (format!("push:kept:{}", number % channels), number.to_string());
+            let words =
+                ["FCALL", "push_publish", "1", &key, &payload, "size", "100000", "ttl", "300", "idempotency_key", &id];
+            out.extend(format!("*{}\r\n", words.len()).bytes());
+            words.iter().for_each(|word| out.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
+        }
+        stream.get_mut().write_all(&out)?;
+        for _ in numbers {
+            // Three parts: the offset, the epoch with its length, whether it is new with its length.
+            for _ in 0..6 {
+                let mut line = String::new();
+                if stream.read_line(&mut line)? == 0 || line.starts_with('-') {
+                    return Err(std::io::Error::other(line));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    redis: Redis,
+    node: Node,
+    runtime: tokio::runtime::Runtime,
+    received: Vec<(u64, Arc<Mutex<Received>>)>,
+    channels: u64,
+}
+
+impl World {
+    fn new(options: &[&str], sessions: u64, channels: u64) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+        let redis = Redis::start_with(options);
+        let node = Setup::new().redis(&redis.url()).settings(SETTINGS).start();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let received = (0..sessions).map(|number| {
+            let (channel, received) = (number % channels, Arc::<Mutex<Received>>::default());
+            let name = format!("kept:{channel}");
+            let reader = Reader { channel: name, received: Arc::clone(&received), position: None, id: 1, retry: false };
+            runtime.spawn(reader.run(node.tcp));
+            (channel, received)
+        });
+        let received = received.collect();
+        let world = Self { redis, node, runtime, received, channels };
+        world.until("everybody has subscribed", |received, _| received.subscribed > 0);
+        world
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Received, u64) -> bool) {
+        within(LIMIT, what, || {
+            let all = self.received.iter().all(|(channel, received)| {
+                let received = received.lock().unwrap();
+                assert_eq!(received.wrong, None, "{what}");
+                holds(&received, *channel)
+            });
+            all.then_some(())
+        });
+    }
+
+    /// Publishes so many a second, does something every so many of them, and holds everybody to what it got.
+    fn publish(&mut self, count: u64, rate: u64, payload: usize, every: u64, mut happens: impl FnMut(&mut Self)) {
+        let address = self.redis.url().replace("redis://", "");
+        let mut backend = Backend { address, stream: None, payload };
+        let started = Instant::now();
+        for batch in 0..count / BATCH {
+            let first = batch * BATCH;
+            if first > 0 && first.is_multiple_of(every) {
+                happens(self);
+            }
+            backend.publish(first..first + BATCH, self.channels);
+            let due = Duration::from_secs_f64((first + BATCH) as f64 / rate as f64);
+            pause(due.saturating_sub(started.elapsed()));
+        }
+        let expected: BTreeMap<u64, Vec<u64>> = (0..self.channels)
+            .map(|channel| (channel, (0..count).filter(|n| n % self.channels == channel).collect()))
+            .collect();
+        self.until("everything has come", |received, channel| received.numbers.len() >= expected[&channel].len());
+        for (channel, received) in &self.received {
+            assert_eq!(received.lock().unwrap().numbers, expected[channel], "once each, and in order");
+        }
+    }
+}
+
+/// Keeps the rate.
+#[allow(clippy::disallowed_methods, reason = "it is a load, and not a condition that is waited for")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test]
+fn redis_is_killed_and_comes_back_with_its_log() {
+    let directory = support_process::Directory::new();
+    let path = directory.0.to_str().unwrap();
+    let mut world = World::new(&["--appendonly", "yes", "--dir", path], 2_000, 200);
+    world.publish(8_000, 1_000, 100, 3_000, |world| {
+        world.redis.kill();
+        world.redis.restart();
+    });
+    let metrics = world.node.metrics();
+    assert!(metrics.sum("tidegate_recoveries_total", &["outcome=\"recovered\""]) > 0, "somebody had to recover");
+    assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
+    world.runtime.shutdown_background();
+}
+
+#[test]
+fn the_subscriber_connections_are_killed_again_and_again() {
+    let mut world = World::new(&[], 500, 50);
+    let mut backend = world.redis.client();
+    world.publish(6_000, 1_000, 100, 1_000, |_| {
+        assert!(backend.words("CLIENT KILL TYPE pubsub") > 0);
+    });
+    let metrics = world.node.metrics();
+    assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
+    world.runtime.shutdown_background();
+}
+
+#[test]
+fn redis_cuts_a_node_that_reads_too_slowly() {
+    let options = ["--client-output-buffer-limit", "pubsub", "256kb", "128kb", "1"];
+    let mut world = World::new(&options, 50, 10);
+    let mut frozen = false;
+    // Frozen from 700 to 1,400, and from 2,100 to 2,800.
+    world.publish(3_000, 500, 16 * 1024, 700, |world| {
+        // Redis goes on, and the node's sockets fill.
+        world.node.signal(if frozen { Signal::CONT } else { Signal::STOP });
+        frozen = !frozen;
+    });
+    let metrics = world.node.metrics();
+    assert!(metrics.sum("tidegate_broker_gaps_total", &[]) > 0, "Redis has cut it");
+    assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
+    world.runtime.shutdown_background();
+}

@@ -1,0 +1,435 @@
+//! Whole shards and an embedded broker with virtual clients, driven by a seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tidegate::admission::{Admission, Caps};
+use tidegate::config::{ChannelOptions, Config, Namespace, QueuePolicy};
+use tidegate::node::resolve;
+use tidegate::origin::Origins;
+use tidegate::session::settings::ChannelRules;
+use tidegate::shard::entropy::Entropy;
+use tidegate::shard::inbox::{Inbox, Message};
+use tidegate::shard::stats::ShardStats;
+use tidegate::shard::{Call, Setup, Shard};
+use tidegate_broadcaster::{Broker, EmbeddedBroker, Event, Inboxes, Publication, PublishRequest, ShardInbox};
+
+use crate::client::{Client, Lost, Promise, number_of, promise};
+use crate::random::Random;
+use crate::socket::{Virtual, Wire};
+
+const SHARDS: usize = 2;
+const CLIENTS: usize = 40;
+const STEPS: usize = 400;
+const PLENTY: usize = 1 << 40;
+
+const CHANNELS: [&str; 9] =
+    ["plain-1", "plain-2", "kept:1", "kept:2", "kept:3", "short:1", "latest:1", "latest:2", "oldest:1"];
+
+/// What all payloads have in common.
+const TEXT: &str = "what all of them have in common, so that a delta is short";
+
+/// An inbox on whose way publications get lost, or take their time: a history that was read meanwhile has them already.
+struct Lossy {
+    inbox: Arc<Inbox<Virtual>>,
+    losses: Arc<Mutex<Losses>>,
+}
+
+struct Losses {
+    random: Random,
+    /// Publications in a thousand.
+    share: usize,
+    lost: Lost,
+    /// What is on its way, in order, with the turns that it takes.
+    under_way: VecDeque<(usize, Event)>,
+}
+
+impl Losses {
+    /// What has arrived by the next turn.
+    fn arrived(&mut self, all: bool) -> Vec<Event> {
+        let mut arrived = Vec::new();
+        while let Some((turns, event)) = self.under_way.pop_front() {
+            if turns > 0 && !all {
+                self.under_way.push_front((turns - 1, event));
+                break;
+            }
+            arrived.push(event);
+        }
+        arrived
+    }
+}
+
+impl ShardInbox for Lossy {
+    fn push(&self, event: Event) {
+        let event = match event {
+            Event::Publications(publications) => {
+                let losses = &mut *self.losses.lock().unwrap();
+                let kept = publications.into_iter().filter(|publication| {
+                    let lost = losses.random.permille(losses.share);
+                    if lost && let Some(number) = number_of(&publication.payload.data) {
+                        losses.lost.entry(publication.channel.to_string()).or_default().insert(number);
+                    }
+                    !lost
+                });
+                // Between channels there is no order. Those without positions have to come while they are subscribed: that is
+                // what a broker's connection sees to.
+                let recovers = |publication: &Arc<Publication>| promise(&publication.channel) == Promise::Recovers;
+                let (late, prompt): (Vec<_>, Vec<_>) = kept.partition(recovers);
+                let turns = if losses.random.permille(200) { 1 + losses.random.below(4) } else { 0 };
+                losses.under_way.push_back((turns, Event::Publications(late)));
+                Event::Publications(prompt)
+            }
+            other => other,
+        };
+        self.inbox.push(event);
+    }
+
+    fn has_room(&self) -> bool {
+        self.inbox.has_room()
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.inbox.room()
+    }
+}
+
+struct Node {
+    shard: Shard<Virtual>,
+    inbox: Arc<Inbox<Virtual>>,
+    stats: Arc<ShardStats>,
+    losses: Arc<Mutex<Losses>>,
+    /// The broker's answers that are on their way, with the step in which they come.
+    calls: Vec<(usize, Call<Virtual>)>,
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) published: u64,
+    pub(crate) received: u64,
+    pub(crate) recovered: u64,
+    pub(crate) lost: u64,
+    pub(crate) insufficient: u64,
+    pub(crate) conflated: u64,
+    pub(crate) dropped: u64,
+}
+
+impl Summary {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            published: self.published + other.published,
+            received: self.received + other.received,
+            recovered: self.recovered + other.recovered,
+            lost: self.lost + other.lost,
+            insufficient: self.insufficient + other.insufficient,
+            conflated: self.conflated + other.conflated,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}
+
+pub(crate) struct World {
+    random: Random,
+    nodes: Vec<Node>,
+    broker: Arc<EmbeddedBroker>,
+    admission: Arc<Admission>,
+    rules: ChannelRules,
+    clients: Vec<Client>,
+    published: BTreeMap<&'static str, u64>,
+    now: Instant,
+    step: usize,
+    /// Everything is let through, and nothing new happens.
+    calm: bool,
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.client.allow_anonymous_connect_without_token = true;
+    config.client.queue_max_size = 4096;
+    config.client.channel_position_check_delay = Duration::from_secs(2);
+    let open = ChannelOptions {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        ..ChannelOptions::default()
+    };
+    let keeps = |history_size| ChannelOptions {
+        history_size,
+        history_ttl: Duration::from_secs(86_400),
+        force_recovery: true,
+        allowed_delta_types: vec!["fossil".to_owned()],
+        delta_publish: true,
+        ..open.clone()
+    };
+    let thins = |queue_policy| ChannelOptions { queue_policy, ..open.clone() };
+    let options = [
+        ("kept", keeps(100_000)),
+        ("short", keeps(5)),
+        ("latest", thins(QueuePolicy::Latest)),
+        ("oldest", thins(QueuePolicy::DropOldest)),
+    ];
+    let namespace = |(name, options): (&str, _)| Namespace { name: name.to_owned(), options };
+    config.channel.namespaces = options.map(namespace).into();
+    config.channel.without_namespace = open;
+    config
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let config = config();
+        let now = Instant::now();
+        let lossy: Vec<Lossy> = (0..SHARDS as u64)
+            .map(|shard| {
+                let losses = Losses {
+                    random: Random::new(seed ^ (shard + 1)),
+                    share: 10,
+                    lost: Lost::new(),
+                    under_way: VecDeque::new(),
+                };
+                Lossy { inbox: Arc::new(Inbox::new(1 << 20)), losses: Arc::new(Mutex::new(losses)) }
+            })
+            .collect();
+        let own: Vec<_> = lossy.iter().map(|lossy| (Arc::clone(&lossy.inbox), Arc::clone(&lossy.losses))).collect();
+        let inboxes: Inboxes = lossy.into_iter().map(|lossy| Arc::new(lossy) as Arc<dyn ShardInbox>).collect();
+        let broker = Arc::new(EmbeddedBroker::new(inboxes));
+        let nodes = (0..).zip(own).map(|(id, (inbox, losses))| {
+            let stats = Arc::new(ShardStats::default());
+            let setup = Setup {
+                id,
+                settings: Arc::new(resolve::settings(&config)),
+                websocket_path: None,
+                origins: Arc::new(Origins::default()),
+                flush_interval: Duration::ZERO,
+                start: now,
+                start_unix_ms: 0,
+            };
+            let mut random = Random::new(seed ^ 0xffff ^ u64::from(id));
+            let entropy = Entropy::new(move |bytes| bytes.iter_mut().for_each(|byte| *byte = random.next() as u8));
+            let broker = Arc::clone(&broker) as Arc<dyn Broker>;
+            let shard = Shard::new(setup, broker, Arc::clone(&inbox), Arc::clone(&stats), entropy);
+            Node { shard, inbox, stats, losses, calls: Vec::new() }
+        });
+        let nodes = nodes.collect();
+        let caps = Caps { connections: 100_000, per_address: 0, rate: 0, handshakes: 0 };
+        Self {
+            random: Random::new(seed),
+            nodes,
+            broker,
+            admission: Arc::new(Admission::new(caps, SHARDS, Arc::default(), now)),
+            rules: ChannelRules(config.channel),
+            clients: (0..CLIENTS).map(|number| Client::new(number % SHARDS)).collect(),
+            published: BTreeMap::new(),
+            now,
+            step: 0,
+            calm: false,
+        }
+    }
+
+    /// Runs it all; what a checker found is the error.
+    pub(crate) fn run(mut self) -> Result<Summary, String> {
+        while self.step < STEPS {
+            self.act();
+            self.turn()?;
+        }
+        self.settle()?;
+        Ok(self.summary())
+    }
+
+    /// Something happens.
+    fn act(&mut self) {
+        for _ in 0..self.random.below(4) {
+            match self.random.below(100) {
+                0..40 => {
+                    let channel = *self.random.pick(&CHANNELS);
+                    let count = if self.random.permille(100) { 30 } else { 1 + self.random.below(3) };
+                    (0..count).for_each(|_| self.publish(channel));
+                }
+                40..70 => {
+                    let (client, channel) = (self.random.below(CLIENTS), *self.random.pick(&CHANNELS));
+                    let delta = self.random.permille(500);
+                    self.clients[client].subscribe(channel, delta);
+                }
+                70..75 => {
+                    let (client, channel) = (self.random.below(CLIENTS), *self.random.pick(&CHANNELS));
+                    self.clients[client].unsubscribe(channel);
+                }
+                75..85 => {
+                    let client = self.random.below(CLIENTS);
+                    self.clients[client].stalled ^= true;
+                }
+                85..92 => {
+                    let client = self.random.below(CLIENTS);
+                    self.clients[client].close();
+                }
+                _ => {}
+            }
+        }
+        for client in 0..CLIENTS {
+            if !self.clients[client].is_open() && self.random.permille(200) {
+                self.open(client);
+            }
+        }
+    }
+
+    fn open(&mut self, client: usize) {
+        let shard = self.clients[client].shard;
+        let Ok(permit) = self.admission.admit([127, 0, 0, 1].into(), shard as u8, self.now) else { return };
+        let wire = Arc::new(Mutex::new(Wire { room: PLENTY, ..Wire::default() }));
+        let socket = Virtual(Arc::clone(&wire));
+        self.nodes[shard].inbox.send(Message::Accepted { socket, permit, raw: true });
+        self.clients[client].open(wire);
+    }
+
+    fn publish(&mut self, channel: &'static str) {
+        let number = self.published.entry(channel).or_default();
+        *number += 1;
+        let request = PublishRequest {
+            channel: channel.into(),
+            data: Bytes::from(format!("{number} {TEXT}")),
+            retention: self.rules.retention(channel),
+            delta: true,
+            ..PublishRequest::default()
+        };
+        drop(self.broker.publish(request));
+    }
+
+    /// A turn of every shard, and the clients read what they can.
+    fn turn(&mut self) -> Result<(), String> {
+        self.step += 1;
+        self.now += Duration::from_millis(self.random.below(150) as u64);
+        for client in &mut self.clients {
+            let Some(wire) = &client.wire else { continue };
+            let mut wire = wire.lock().unwrap();
+            wire.room = match (self.calm, client.stalled) {
+                (false, true) => 0,
+                // A few bytes at a time, so that messages are torn.
+                (false, false) if self.random.permille(100) => self.random.below(200),
+                _ => PLENTY,
+            };
+        }
+        for node in 0..SHARDS {
+            self.turn_of(node)?;
+        }
+        for number in 0..CLIENTS {
+            let client = &mut self.clients[number];
+            if client.stalled && !self.calm {
+                continue;
+            }
+            let losses = self.nodes[client.shard].losses.lock().unwrap();
+            client.read(&losses.lost).map_err(|error| format!("step {}, client {number}: {error}", self.step))?;
+            drop(losses);
+            // The shard has let go of the socket.
+            if client.key.is_some() && client.wire.as_ref().is_some_and(|wire| Arc::strong_count(wire) == 1) {
+                client.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_of(&mut self, number: usize) -> Result<(), String> {
+        let node = &mut self.nodes[number];
+        node.shard.begin(self.now);
+        for key in node.shard.tasks.rewatch.split_off(0) {
+            let Some(connection) = node.shard.connection(key) else { continue };
+            connection.watched = connection.wanted();
+            let wire = Arc::clone(&connection.socket.0);
+            let same = |client: &&mut Client| client.wire.as_ref().is_some_and(|own| Arc::ptr_eq(own, &wire));
+            if let Some(client) = self.clients.iter_mut().find(same) {
+                client.key = Some(key);
+            }
+        }
+        // Those whose client has closed them belong to nobody any more, so the shard itself says which it has.
+        for key in node.shard.keys() {
+            let Some(connection) = node.shard.connection(key) else { continue };
+            let watched = connection.watched;
+            let (input, output, gone) = {
+                let wire = connection.socket.0.lock().unwrap();
+                (!wire.to_shard.is_empty() || wire.closed, wire.room > 0, wire.closed)
+            };
+            let (input, output) = (input && watched.input, output && watched.output);
+            if input || output || gone {
+                node.shard.ready(key, input, output, gone);
+            }
+        }
+        let arrived = node.losses.lock().unwrap().arrived(self.calm);
+        arrived.into_iter().for_each(|event| node.inbox.push(event));
+        for message in node.inbox.take(Vec::new()) {
+            node.shard.receive(message);
+        }
+        node.shard.finish();
+        node.shard.end(self.now);
+        for call in std::mem::take(&mut node.shard.tasks.calls) {
+            let delay = if self.calm { 0 } else { self.random.below(8) };
+            node.calls.push((self.step + delay, call));
+        }
+        let (due, later) = std::mem::take(&mut node.calls).into_iter().partition(|(step, _)| *step <= self.step);
+        node.calls = later;
+        let due: Vec<(usize, Call<Virtual>)> = due;
+        for (_, call) in due {
+            let Some(message) = call.now_or_never() else { return Err("the embedded broker waits".to_owned()) };
+            node.inbox.send(message);
+        }
+        let stats = &node.stats;
+        let dropped: u64 = stats.dropped.iter().map(|count| count.get()).sum();
+        let sum = stats.delivered.get() + stats.conflated.get() + dropped + stats.pending.get();
+        if stats.offered.get() != sum || stats.pending.get() > 1 << 40 {
+            return Err(format!("step {}: offered {}, but all together {sum}", self.step, stats.offered.get()));
+        }
+        Ok(())
+    }
+
+    /// Nothing gets lost any more and nobody stalls: in the end everybody has what was promised.
+    fn settle(&mut self) -> Result<(), String> {
+        self.calm = true;
+        self.nodes.iter().for_each(|node| node.losses.lock().unwrap().share = 0);
+        for round in 0..200 {
+            for client in 0..CLIENTS {
+                self.clients[client].stalled = false;
+                if !self.clients[client].is_open() {
+                    self.open(client);
+                }
+            }
+            // The first shows what is missing in front of it; those who come back for that get the others.
+            if matches!(round, 20 | 100) {
+                CHANNELS.iter().for_each(|channel| self.publish(channel));
+            }
+            self.turn()?;
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            for (channel, subscription) in client.subscriptions.iter().filter(|(_, subscription)| subscription.wanted) {
+                let top = self.published.get(channel.as_str()).copied().unwrap_or(0);
+                if !subscription.live || subscription.last != Some(top) {
+                    return Err(format!(
+                        "client {number}, {channel}: in the end {subscription:?}, where {top} were published"
+                    ));
+                }
+            }
+        }
+        for node in &self.nodes {
+            let stats = &node.stats;
+            let waiting = [stats.pending.get(), stats.queue_bytes.get(), node.inbox.bytes() as u64];
+            if waiting != [0; 3] {
+                return Err(format!("in the end {waiting:?} wait (deliveries, bytes of queues, bytes of the inbox)"));
+            }
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> Summary {
+        let sum = |count: fn(&ShardStats) -> u64| self.nodes.iter().map(|node| count(&node.stats)).sum();
+        let lost = |node: &Node| node.losses.lock().unwrap().lost.values().map(|lost| lost.len() as u64).sum::<u64>();
+        Summary {
+            published: self.published.values().sum(),
+            received: self.clients.iter().map(|client| client.received).sum(),
+            recovered: self.clients.iter().map(|client| client.recovered).sum(),
+            lost: self.nodes.iter().map(lost).sum(),
+            insufficient: sum(|stats| stats.insufficient.get()),
+            conflated: sum(|stats| stats.conflated.get()),
+            dropped: sum(|stats| stats.dropped.iter().map(|count| count.get()).sum()),
+        }
+    }
+}
