@@ -53,7 +53,7 @@ def run_suite(suite: Suite, binary: Path) -> dict[str, int]:
         print(f"not ok - {suite.name}: {error}", flush=True)
         count["not ok"] += 1
     if count["not ok"]:
-        for server in (world.gateway, world.redis):
+        for server in (world.gateway, world.embedded, world.redis):
             print(f"--- the last lines of the {server.name}'s log ({server.log})\n{server.tail(LOG_LINES)}", flush=True)
     return count
 

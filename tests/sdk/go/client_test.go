@@ -42,8 +42,12 @@ type recordedSubscription struct {
 
 func connect(t *testing.T, format string) recordedClient {
 	t.Helper()
+	return connectTo(t, format, environment(t, "TIDEGATE_TEST_WS"))
+}
+
+func connectTo(t *testing.T, format, endpoint string) recordedClient {
+	t.Helper()
 	config := centrifuge.Config{MinReconnectDelay: 50 * time.Millisecond, MaxReconnectDelay: 500 * time.Millisecond}
-	endpoint := environment(t, "TIDEGATE_TEST_WS")
 	construct := centrifuge.NewJsonClient
 	if format == "protobuf" {
 		construct = centrifuge.NewProtobufClient

@@ -69,8 +69,10 @@ def go_missing() -> str | None:
     return None
 
 
-def _node(file: str) -> list[str]:
-    return ["node", "--test", "--test-reporter=./reporter.mjs", "--test-reporter-destination=stdout", file]
+def _node(*files: str) -> list[str]:
+    # One file after the other: one of them restarts the gateway.
+    options = ["--test", "--test-concurrency=1", "--test-reporter=./reporter.mjs", "--test-reporter-destination=stdout"]
+    return ["node", *options, *files]
 
 
 PYTHON = str(CACHE / "venv" / "bin" / "python")
@@ -78,8 +80,9 @@ PYTHON = str(CACHE / "venv" / "bin" / "python")
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("javascript", SDK / "javascript", _node("client.test.mjs"), plain_claims),
+        Suite("javascript", SDK / "javascript", _node("client.test.mjs", "recovery.test.mjs"), plain_claims),
         Suite("python", SDK / "python", [PYTHON, "test_client.py"], plain_claims),
+        Suite("python-recovery", SDK / "python", [PYTHON, "test_recovery.py"], plain_claims),
         Suite("go", SDK / "go", ["go", "test", "-v", "-count=1", "-timeout=240s", "."], go_claims, go_missing),
         Suite("cent", SDK / "python", [PYTHON, "test_cent.py"], plain_claims),
         Suite("operations", SDK / "python", [PYTHON, "test_operations.py"], plain_claims),
@@ -94,6 +97,8 @@ def environment(world: World, control_url: str) -> dict[str, str]:
     return gateway.redis.environment() | {
         "TIDEGATE_TEST_WS": f"ws://127.0.0.1:{gateway.port}/connection/websocket",
         "TIDEGATE_TEST_HTTP": gateway.http_url,
+        "TIDEGATE_TEST_EMBEDDED_WS": f"ws://127.0.0.1:{world.embedded.port}/connection/websocket",
+        "TIDEGATE_TEST_EMBEDDED_HTTP": world.embedded.http_url,
         "TIDEGATE_TEST_OPERATOR": gateway.operator_url,
         "TIDEGATE_TEST_API_KEY": gateway.API_KEY,
         "TIDEGATE_TEST_CONTROL": control_url,

@@ -1,9 +1,10 @@
-"""The servers under test: one Redis and one gateway on free loopback ports.
+"""The servers under test on free loopback ports: a Redis with a gateway on it, and a gateway with the embedded broker.
 
 Each keeps its port over a restart, as a server behind a fixed address does. Nothing here sleeps for a
 guessed time: every wait polls a condition and has a deadline.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -134,13 +135,25 @@ class Redis(Server):
         return subprocess.run(command + arguments, input=payload or b"", capture_output=True, timeout=10, check=False)
 
 
+NAMESPACES = [
+    {
+        "name": name, "history_size": size, "history_ttl": "300s", "force_recovery": True,
+        "allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True,
+        "allow_history_for_subscriber": True, "allow_history_for_anonymous": True,
+        "allowed_delta_types": ["fossil"], "delta_publish": True,
+    }
+    for name, size in (("kept", 1000), ("brief", 10))
+]  # fmt: skip
+"""Channels with a history: one that keeps all that a test publishes, and one that does not."""
+
+
 class Gateway(Server):
-    """A Tidegate node in `--dev`, on the Redis of the same world."""
+    """A Tidegate node in `--dev`, on the Redis of the same world, or with the embedded broker."""
 
     API_KEY = "test"
 
-    def __init__(self, binary: Path, redis: Redis, log: Path):
-        super().__init__("gateway", log)
+    def __init__(self, binary: Path, redis: Redis | None, log: Path, name: str = "gateway"):
+        super().__init__(name, log)
         self.binary = binary
         self.redis = redis
         self.port, self.tcp_port, self.operator_port = free_port(), free_port(), free_port()
@@ -154,10 +167,11 @@ class Gateway(Server):
         return f"http://127.0.0.1:{self.operator_port}"
 
     def command(self) -> list[str]:
+        broker = [] if self.redis is None else ["--redis", f"redis://127.0.0.1:{self.redis.port}"]
         return [
             str(self.binary),
             "--dev",
-            "--redis", f"redis://127.0.0.1:{self.redis.port}",
+            *broker,
             "--listen", f"127.0.0.1:{self.port}",
             "--tcp-listen", f"127.0.0.1:{self.tcp_port}",
             "--operator-listen", f"127.0.0.1:{self.operator_port}",
@@ -168,7 +182,11 @@ class Gateway(Server):
         # A gateway refuses TIDEGATE_ variables that name no key, and whoever runs the tests may have set some.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         # Pings every 2 s instead of 25 s, so that a run sees them.
-        return kept | {"TIDEGATE_CLIENT_PING_INTERVAL": "2s", "TIDEGATE_CLIENT_PONG_TIMEOUT": "1500ms"}
+        return kept | {
+            "TIDEGATE_CLIENT_PING_INTERVAL": "2s",
+            "TIDEGATE_CLIENT_PONG_TIMEOUT": "1500ms",
+            "TIDEGATE_CHANNEL_NAMESPACES": json.dumps(NAMESPACES),
+        }
 
     def ready(self) -> bool:
         return self.health("ready")[0] == 200
@@ -185,18 +203,20 @@ class Gateway(Server):
 
 
 class World:
-    """Redis and gateway of one suite; a context manager."""
+    """The servers of one suite; a context manager."""
 
     def __init__(self, binary: Path, logs: Path):
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
         self.redis = Redis(logs / "redis.log")
         self.gateway = Gateway(binary, self.redis, logs / "gateway.log")
+        self.embedded = Gateway(binary, None, logs / "embedded.log", "embedded gateway")
 
     def __enter__(self):
         try:
             self.redis.start()
             self.gateway.start()
+            self.embedded.start()
         except BaseException:
             self.close()
             raise
@@ -206,6 +226,7 @@ class World:
         self.close()
 
     def close(self) -> None:
+        self.embedded.discard()
         self.gateway.discard()
         self.redis.discard()
 

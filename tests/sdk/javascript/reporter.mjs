@@ -20,5 +20,6 @@ export default async function* reporter(events) {
 
 function failed(data) {
   const error = data.details.error?.cause ?? data.details.error;
-  return `not ok - ${data.name}\n${error?.stack ?? error}\n`;
+  // An SDK rejects with plain objects as well.
+  return `not ok - ${data.name}\n${error?.stack ?? JSON.stringify(error)}\n`;
 }

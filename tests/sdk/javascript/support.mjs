@@ -20,6 +20,25 @@ export const endpoints = {
   screenshots: environment('TIDEGATE_TEST_SCREENSHOTS'),
 };
 
+/** The two brokers: a gateway on Redis, and one that stands alone. */
+export const brokers = {
+  redis: { websocket: endpoints.websocket, http: endpoints.http },
+  embedded: { websocket: environment('TIDEGATE_TEST_EMBEDDED_WS'), http: environment('TIDEGATE_TEST_EMBEDDED_HTTP') },
+};
+
+/** Calls the server API; resolves to the result. */
+export async function api(broker, method, params) {
+  const response = await fetch(`${broker.http}/api/${method}`, {
+    method: 'POST',
+    headers: { 'X-API-Key': environment('TIDEGATE_TEST_API_KEY') },
+    body: JSON.stringify(params),
+    signal: AbortSignal.timeout(SOON),
+  });
+  const answer = await response.json();
+  if (answer.error) throw new Error(`${method}: ${JSON.stringify(answer.error)}`);
+  return answer.result;
+}
+
 async function control(path, body = {}) {
   const response = await fetch(environment('TIDEGATE_TEST_CONTROL') + path, {
     method: 'POST',
@@ -111,8 +130,14 @@ export const formats = {
   protobuf: { Client: ProtobufCentrifuge, encode: bytes, decode: (data) => JSON.parse(new TextDecoder().decode(data)) },
 };
 
+/** Publishes as a backend that keeps what it publishes does; resolves to the offset. */
+export async function redisCall(channel, payload, ...options) {
+  const answer = await redisCli(['FCALL', 'push_publish', '1', `push:${channel}`, payload, ...options]);
+  return Number(answer.split('\n')[0]);
+}
+
 /** A client with everything that happens to it on record; `frames` has the raw frames from the server. */
-export function client(format) {
+export function client(format, endpoint = endpoints.websocket) {
   const log = { states: new Log(), frames: new Log(), sockets: [] };
   class RecordedSocket extends WebSocket {
     constructor(...args) {
@@ -121,7 +146,7 @@ export function client(format) {
       this.on('message', (data) => log.frames.push(Buffer.from(data).toString('latin1')));
     }
   }
-  const centrifuge = new format.Client(endpoints.websocket, {
+  const centrifuge = new format.Client(endpoint, {
     websocket: RecordedSocket,
     minReconnectDelay: 50,
     maxReconnectDelay: 500,
@@ -133,9 +158,9 @@ export function client(format) {
 }
 
 /** A subscription with its publications (decoded) and states on record. */
-export function subscription(format, centrifuge, channel) {
-  const log = { publications: new Log(), raw: new Log(), infos: new Log(), states: new Log() };
-  const sub = centrifuge.newSubscription(channel, { minResubscribeDelay: 50, maxResubscribeDelay: 500 });
+export function subscription(format, centrifuge, channel, options = {}) {
+  const log = { publications: new Log(), raw: new Log(), infos: new Log(), states: new Log(), subscribed: new Log() };
+  const sub = centrifuge.newSubscription(channel, { minResubscribeDelay: 50, maxResubscribeDelay: 500, ...options });
   sub.on('publication', (context) => {
     log.raw.push(context.data);
     log.infos.push(context.info);
@@ -148,7 +173,10 @@ export function subscription(format, centrifuge, channel) {
     log.publications.push(decoded);
   });
   for (const state of ['subscribing', 'subscribed', 'unsubscribed']) {
-    sub.on(state, (context) => log.states.push({ state, code: context.code }));
+    sub.on(state, (context) => {
+      log.states.push({ state, code: context.code });
+      if (state === 'subscribed') log.subscribed.push(context);
+    });
   }
   return { sub, ...log };
 }

@@ -20,10 +20,10 @@ from support import AFTER_RESTART, SOON, Log, control, publish_until_taken, redi
 class RecordedClient(ClientEventHandler):
     """A client with what happened to it on record: (state, code or client id)."""
 
-    def __init__(self, protobuf: bool):
+    def __init__(self, protobuf: bool, endpoint: str | None = None):
         self.states = Log()
         self.client = Client(
-            os.environ["TIDEGATE_TEST_WS"],
+            endpoint or os.environ["TIDEGATE_TEST_WS"],
             events=self,
             use_protobuf=protobuf,
             min_reconnect_delay=0.05,
