@@ -6,7 +6,7 @@
 --
 --   <key>:stream   stream: the publications, with their offsets as ids (`7-0`); d = payload, t = milliseconds since 1970
 --   <key>:meta     hash: o = offset of the newest, e = epoch, v and ve = version and its epoch,
---                  s and l = history_size and history_ttl in seconds, as a node of Tidegate said them last
+--                  s and l = size and time of the history, as a publisher said them last
 --   <key>:key:<k>  string: offset and epoch of the publish with the idempotency key <k>
 --
 -- where <key> is KEYS[1] in braces, unless it has braces that count already.
@@ -124,8 +124,8 @@ local function push_publish(keys, args)
   local size = given.size or tonumber(known[1] or 100)
   local ttl = given.ttl or tonumber(known[2] or 300)
   offset = offset + 1
-  redis.call('HSET', meta, 'o', string.format('%.0f', offset))
   local id, ms = string.format('%.0f', offset), string.format('%.0f', seconds * 1000 + math.floor(micros / 1000))
+  redis.call('HSET', meta, 'o', id, 's', size, 'l', ttl)
   redis.call('XADD', stream, 'MAXLEN', size, id .. '-0', 'd', payload, 't', ms)
   redis.call('EXPIRE', stream, ttl)
   remember(meta, math.max(given.meta_ttl or 2592000, ttl))
@@ -137,18 +137,13 @@ local function push_publish(keys, args)
   return { offset, epoch, '1' }
 end
 
--- push_history <key> <since or ""> <limit> <reverse 0|1> <meta_ttl> <size> <ttl> -> offset, epoch, { id, payload, ms ... }.
---
--- Size and ttl are those of the channel's namespace, noted for backends that publish without saying them.
+-- push_history <key> <since or ""> <limit> <reverse 0|1> <meta_ttl> -> offset, epoch, { id, payload, ms ... }.
 local function push_history(keys, args)
   local base = prefix(keys[1])
   local meta, stream = base .. ':meta', base .. ':stream'
   local seconds, micros = now()
   local offset, epoch = position(meta, seconds, micros)
   remember(meta, tonumber(args[4]))
-  if args[5] and args[6] then
-    redis.call('HSET', meta, 's', args[5], 'l', args[6])
-  end
   local since, limit, entries = args[1], tonumber(args[2]), {}
   if limit > 0 then
     local found

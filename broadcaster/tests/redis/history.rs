@@ -118,6 +118,20 @@ async fn what_a_backend_calls_itself_has_a_place_and_what_it_only_publishes_has_
 }
 
 #[tokio::test]
+async fn a_backend_that_says_no_size_keeps_to_what_was_said_last() {
+    let server = Server::start().await;
+    let (broker, _) = start(quick(&server), 1);
+    healthy(&broker).await;
+    let channel: Channel = "news".into();
+    broker.publish(kept(&channel, "1")).await.unwrap();
+    let mut client = server.client().await;
+    for _ in 0..20 {
+        client.words("FCALL push_publish 1 push:news 2").await;
+    }
+    assert_eq!(offsets(&broker, &channel, query(None, 100, false)).await, ((12..=21).collect(), 21));
+}
+
+#[tokio::test]
 async fn functions_that_were_flushed_are_loaded_again() {
     let server = Server::start().await;
     let (broker, _) = start(quick(&server), 1);

@@ -74,9 +74,15 @@ func (c recordedClient) id() string {
 
 func (c recordedClient) subscription(t *testing.T, channel string) recordedSubscription {
 	t.Helper()
-	sub, err := c.NewSubscription(channel, centrifuge.SubscriptionConfig{
-		MinResubscribeDelay: 50 * time.Millisecond, MaxResubscribeDelay: 500 * time.Millisecond,
-	})
+	return c.subscriptionWith(t, channel, centrifuge.SubscriptionConfig{})
+}
+
+func (c recordedClient) subscriptionWith(
+	t *testing.T, channel string, config centrifuge.SubscriptionConfig,
+) recordedSubscription {
+	t.Helper()
+	config.MinResubscribeDelay, config.MaxResubscribeDelay = 50*time.Millisecond, 500*time.Millisecond
+	sub, err := c.NewSubscription(channel, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,9 +44,10 @@ class RecordedClient(ClientEventHandler):
 class RecordedSubscription(SubscriptionEventHandler):
     """A subscription with its publications and states on record."""
 
-    def __init__(self, client: Client, channel: str):
+    def __init__(self, client: Client, channel: str, **options):
         self.publications, self.states = Log(), Log()
-        self.sub = client.new_subscription(channel, events=self, min_resubscribe_delay=0.05, max_resubscribe_delay=0.5)
+        delays = {"min_resubscribe_delay": 0.05, "max_resubscribe_delay": 0.5}
+        self.sub = client.new_subscription(channel, events=self, **delays, **options)
 
     async def on_subscribing(self, ctx):
         self.states.push("subscribing")

@@ -8,10 +8,13 @@ import os
 import sys
 import urllib.request
 
-from centrifuge import StreamPosition
+from centrifuge import DeltaType, StreamPosition
 
 from support import SOON, Log, run
 from test_client import Claims as ClientClaims, RecordedClient, RecordedSubscription
+
+TEXT = "what all of them have in common, приблизительно. " * 4
+"""Of every payload, so that a delta is shorter."""
 
 BROKERS = {
     "redis": ("TIDEGATE_TEST_WS", "TIDEGATE_TEST_HTTP"),
@@ -22,9 +25,9 @@ BROKERS = {
 class PositionedSubscription(RecordedSubscription):
     """With what the subscribe replies said."""
 
-    def __init__(self, client, channel: str):
+    def __init__(self, client, channel: str, **options):
         self.contexts = Log()
-        super().__init__(client, channel)
+        super().__init__(client, channel, **options)
 
     async def on_subscribed(self, ctx):
         await super().on_subscribed(ctx)
@@ -43,7 +46,7 @@ class Claims:
         for n in range(first, last + 1):
             request = urllib.request.Request(
                 f"{self.http}/api/publish",
-                data=json.dumps({"channel": channel, "data": {"n": n}}).encode(),
+                data=json.dumps({"channel": channel, "data": {"n": n, "text": TEXT}}, ensure_ascii=False).encode(),
                 headers={"X-API-Key": os.environ["TIDEGATE_TEST_API_KEY"]},
             )
             with urllib.request.urlopen(request, timeout=SOON) as answer:
@@ -57,10 +60,10 @@ class Claims:
         await subscription.publications.until(lambda _: last in self.numbers(subscription), f"number {last}")
 
     @contextlib.asynccontextmanager
-    async def subscribed(self, namespace: str):
+    async def subscribed(self, namespace: str, **options):
         channel = f"{namespace}:{self.prefix}-{self.base.channel()}"
         one = RecordedClient(self.base.protobuf, self.endpoint)
-        subscription = PositionedSubscription(one.client, channel)
+        subscription = PositionedSubscription(one.client, channel, **options)
         await subscription.sub.subscribe()
         await one.client.connect()
         try:
@@ -69,9 +72,9 @@ class Claims:
         finally:
             await one.client.disconnect()
 
-    async def away(self, namespace: str, first: int, last: int):
+    async def away(self, namespace: str, first: int, last: int, **options):
         """Gets three, is away for the others; what it has got then, and the second subscribe's reply."""
-        async with self.subscribed(namespace) as (client, subscription, channel):
+        async with self.subscribed(namespace, **options) as (client, subscription, channel):
             await asyncio.to_thread(self.publish, channel, 1, first - 1)
             await self.until(subscription, first - 1)
             await client.disconnect()
@@ -80,11 +83,18 @@ class Claims:
             await subscription.contexts.until(lambda items: len(items) == 2, "the second subscription")
             await asyncio.to_thread(self.publish, channel, last + 1, last + 1)
             await self.until(subscription, last + 1)
+            assert all(data["text"] == TEXT for data in self.base.decoded(subscription))
             return self.numbers(subscription), subscription.contexts.items[1]
 
     async def comes_back_in_time(self):
         """who comes back gets all 50 that were published meanwhile, in order"""
         numbers, context = await self.away("kept", 4, 53)
+        assert numbers == list(range(1, 55)), numbers
+        assert context.recovered and context.was_recovering, context
+
+    async def comes_back_in_time_with_deltas(self):
+        """who receives deltas comes back to the same"""
+        numbers, context = await self.away("kept", 4, 53, delta=DeltaType.FOSSIL)
         assert numbers == list(range(1, 55)), numbers
         assert context.recovered and context.was_recovering, context
 
