@@ -61,6 +61,7 @@ STEPS = [
     sdk("javascript", "the JavaScript SDK, JSON and Protobuf"),
     sdk("python", "the Python SDK, JSON and Protobuf"),
     sdk("python-recovery", "recovery with the Python SDK, on both brokers"),
+    sdk("python-presence", "presence with the Python SDK, on both brokers"),
     sdk("go", "the Go SDK, JSON and Protobuf"),
     sdk("cent", "the server API through cent"),
     sdk("operations", "health and metrics, as operators' tools see them"),
@@ -76,7 +77,7 @@ LONG = {
     "compare": Step("compare", "a small comparison with the other servers", ["bench/compare", "--quick"], 1800),
 }
 
-SDK_STEPS = ["javascript", "python", "python-recovery", "go", "cent", "operations", "page"]
+SDK_STEPS = ["javascript", "python", "python-recovery", "python-presence", "go", "cent", "operations", "page"]
 
 
 @dataclass

@@ -11,6 +11,7 @@ use tidegate_protocol::message::ClientInfo;
 
 use crate::history::{History, HistoryQuery, Retention};
 use crate::interest::{Interest, InterestMap, ShardId};
+use crate::presence::{Attendance, Change, Presence, PresenceStats};
 use crate::publication::Channel;
 use crate::stats::BrokerStats;
 
@@ -44,6 +45,17 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Forgets a channel's publications. Its numbering goes on, so that readers learn that they missed something.
     fn remove_history(&self, channel: &Channel) -> Answer<()>;
+
+    /// Notes that a client has come into a channel or has left it, and tells it to the channel's subscribers, as far as
+    /// the channel does either. Takes effect before whatever this node asks about presence afterwards; what the broker cannot
+    /// take now it is told when it can. A client comes once and leaves once.
+    fn attend(&self, channel: &Channel, info: &Arc<ClientInfo>, change: Change, attendance: Attendance);
+
+    /// Who is in a channel, if there are no more than `limit`.
+    fn presence(&self, channel: &Channel, limit: u32) -> Answer<Presence>;
+
+    /// How many are in a channel.
+    fn presence_stats(&self, channel: &Channel) -> Answer<PresenceStats>;
 
     /// Which shards want which channel.
     fn interest(&self) -> &InterestMap;

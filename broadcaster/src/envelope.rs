@@ -19,7 +19,14 @@
 //! ..                         the payload: the data itself, or the envelope above
 //! ```
 //!
-//! No text and no JSON starts with a zero byte. Binary data that happens to start with the four bytes of either is put into
+//! Who comes and goes is told in the same channel, where its namespace says so:
+//!
+//! ```text
+//! 00 54 47 33 6a             NUL, "TG3", and `j` for a client that joins, `l` for one that leaves
+//! ..                         a protobuf message `ClientInfo` of the client protocol
+//! ```
+//!
+//! No text and no JSON starts with a zero byte. Binary data that happens to start with the first three bytes of these is put into
 //! an envelope by Tidegate; another publisher has to do the same.
 
 use std::collections::BTreeMap;
@@ -29,13 +36,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tidegate_protocol::message::{ClientInfo, Publication};
 
+use crate::publication::PushKind;
+
 /// What an envelope starts with.
 pub const MAGIC: [u8; 4] = *b"\0TG1";
 
 /// What a place starts with.
 const PLACE: &[u8] = b"\0TG2 ";
 
-/// What both start with: data that does so as well needs an envelope.
+/// What comes before a client that joins or leaves, behind [`FAMILY`].
+const JOIN: &[u8] = b"\0TG3j";
+const LEAVE: &[u8] = b"\0TG3l";
+
+/// What all of them start with: data that does so as well needs an envelope.
 const FAMILY: &[u8] = b"\0TG";
 
 /// The longest place, in bytes, with all that belongs to it.
@@ -47,11 +60,13 @@ pub fn max_message(message: &[u8], max_payload: usize) -> usize {
 }
 
 /// What a Redis payload carries.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Content {
+    /// What it is.
+    pub kind: PushKind,
     /// The data, as it was published.
     pub data: Bytes,
-    /// The publisher, where a client published.
+    /// The publisher, where a client published; or who joins or leaves.
     pub info: Option<ClientInfo>,
     /// Tags, for filters.
     pub tags: BTreeMap<String, String>,
@@ -85,7 +100,10 @@ pub enum EnvelopeError {
 
 /// The payload for Redis. Plain data is passed on without a copy.
 pub fn encode(content: Content) -> Bytes {
-    let Content { data, info, tags, place: _ } = content;
+    let Content { kind, data, info, tags, place: _ } = content;
+    if let Some(head) = head(kind) {
+        return [head, &info.unwrap_or_default().encode_to_vec()].concat().into();
+    }
     if info.is_none() && tags.is_empty() && !data.starts_with(FAMILY) {
         return data;
     }
@@ -98,11 +116,25 @@ pub fn encode(content: Content) -> Bytes {
     payload.freeze()
 }
 
+/// What the payload starts with where somebody joins or leaves.
+fn head(kind: PushKind) -> Option<&'static [u8]> {
+    match kind {
+        PushKind::Publication => None,
+        PushKind::Join => Some(JOIN),
+        PushKind::Leave => Some(LEAVE),
+    }
+}
+
 /// What a payload from Redis carries. The data shares the payload's bytes.
 ///
 /// # Errors
 /// The payload starts like an envelope and is none.
 pub fn decode(mut payload: Bytes) -> Result<Content, EnvelopeError> {
+    for kind in [PushKind::Join, PushKind::Leave] {
+        if let Some(info) = head(kind).and_then(|head| payload.strip_prefix(head)) {
+            return Ok(Content { kind, info: Some(ClientInfo::decode(info)?), ..Content::default() });
+        }
+    }
     let place = if payload.starts_with(PLACE) {
         let (place, length) = decode_place(&payload).ok_or(EnvelopeError::Place)?;
         bytes::Buf::advance(&mut payload, length);
@@ -111,10 +143,10 @@ pub fn decode(mut payload: Bytes) -> Result<Content, EnvelopeError> {
         None
     };
     if !payload.starts_with(&MAGIC) {
-        return Ok(Content { data: payload, info: None, tags: BTreeMap::new(), place });
+        return Ok(Content { data: payload, place, ..Content::default() });
     }
     let message = Publication::decode(payload.split_off(MAGIC.len()))?;
-    Ok(Content { data: message.data, info: message.info, tags: message.tags, place })
+    Ok(Content { data: message.data, info: message.info, tags: message.tags, place, ..Content::default() })
 }
 
 /// The place at the payload's beginning, and the bytes that it takes.
@@ -139,7 +171,7 @@ mod tests {
     use super::*;
 
     fn plain(data: &'static [u8]) -> Content {
-        Content { data: Bytes::from_static(data), info: None, tags: BTreeMap::new(), place: None }
+        Content { data: Bytes::from_static(data), ..Content::default() }
     }
 
     #[test]
@@ -170,6 +202,18 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_and_goes_is_no_data() {
+        let info = ClientInfo { user: "u".to_owned(), client: "c".to_owned(), ..ClientInfo::default() };
+        for kind in [PushKind::Join, PushKind::Leave] {
+            let content = Content { kind, info: Some(info.clone()), ..Content::default() };
+            assert_eq!(decode(encode(content.clone())).unwrap(), content);
+        }
+        let alike = plain(b"\0TG3j and more");
+        assert_eq!(decode(encode(alike.clone())).unwrap(), alike);
+        assert!(decode(Bytes::from_static(b"\0TG3j\xff\xff")).is_err());
+    }
+
+    #[test]
     fn a_broken_envelope_is_an_error() {
         assert!(decode(Bytes::from_static(b"\0TG1\xff\xff\xff")).is_err());
         assert!(decode(Bytes::from_static(b"\0TG1\x22\xff\xff\xff\x7f")).is_err(), "data longer than the envelope");
@@ -191,7 +235,7 @@ mod tests {
         ) {
             let mut data = if magic { MAGIC.to_vec() } else { Vec::new() };
             data.extend(rest);
-            let content = Content { data: data.into(), info, tags, place: None };
+            let content = Content { data: data.into(), info, tags, ..Content::default() };
             prop_assert_eq!(decode(encode(content.clone())).unwrap(), content);
         }
 

@@ -100,12 +100,13 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::publication::Payload;
+    use crate::publication::{Payload, PushKind};
 
     fn history(offsets: impl IntoIterator<Item = u64>, top: u64) -> History {
         let publication = |offset| {
             Arc::new(Publication {
                 channel: "c".into(),
+                kind: PushKind::Publication,
                 payload: Payload::new("{}".into()),
                 offset,
                 epoch: "e".into(),

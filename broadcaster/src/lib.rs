@@ -6,6 +6,7 @@
 //! - [`interest`]: which shards want which channel;
 //! - [`dispatch`]: from a burst of publications to the shards that want them;
 //! - [`stats`]: what a broker counts;
+//! - [`presence`]: who is in a channel, and who comes and goes;
 //! - [`history`]: what a channel keeps, and whether a reader has missed any of it;
 //! - [`embedded`]: the broker of a node that stands alone;
 //! - [`redis`]: the broker on a Redis server;
@@ -22,6 +23,7 @@ pub mod inbox;
 pub mod interest;
 #[cfg(feature = "internals")]
 pub use redis::internals;
+pub mod presence;
 pub mod publication;
 pub mod redis;
 pub mod stats;
@@ -34,7 +36,8 @@ pub use embedded::EmbeddedBroker;
 pub use history::{History, HistoryQuery, Position, Retention};
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
-pub use publication::{Channel, Payload, Publication};
+pub use presence::{Attendance, Change, Presence, PresenceStats};
+pub use publication::{Channel, Payload, Publication, PushKind};
 pub use redis::{RedisBroker, RedisSettings};
 pub use stats::BrokerStats;
 pub use tidegate_protocol::codec::payload::Content;

@@ -11,6 +11,23 @@ use tidegate_protocol::message::ClientInfo;
 /// A channel's name, shared by everything on the node that refers to the channel.
 pub type Channel = Arc<str>;
 
+impl Publication {
+    /// Tells that a client has come or gone.
+    pub fn attendance(channel: Channel, kind: PushKind, info: Arc<ClientInfo>, received: Instant) -> Self {
+        Self {
+            channel,
+            kind,
+            payload: Payload { data: Bytes::new(), kind: Content::Text },
+            offset: 0,
+            epoch: Arc::default(),
+            info: Some(info),
+            tags: BTreeMap::new(),
+            delta: false,
+            received,
+        }
+    }
+}
+
 /// A payload with its kind. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
@@ -27,11 +44,25 @@ impl Payload {
     }
 }
 
+/// What subscribers are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PushKind {
+    /// A publication.
+    #[default]
+    Publication,
+    /// A client has come into the channel: [`Publication::info`] says who. It goes to those who asked for that.
+    Join,
+    /// A client has left the channel, likewise.
+    Leave,
+}
+
 /// One message for every subscriber of a channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publication {
     /// The channel.
     pub channel: Channel,
+    /// What it is. Whoever comes or goes has no data and no place in the history.
+    pub kind: PushKind,
     /// The data.
     pub payload: Payload,
     /// Position in the channel's history, from 1; 0 where the channel keeps none.

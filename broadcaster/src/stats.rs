@@ -40,6 +40,10 @@ pub struct BrokerStats {
     pub subscribed_channels: AtomicU64,
     /// Times at which the reader stopped reading because a shard's inbox had no room.
     pub backpressure_waits: AtomicU64,
+    /// Clients of this node that are noted as present, one for each channel (a gauge).
+    pub present: AtomicU64,
+    /// Times at which a channel's part of this node had to be told to the broker anew.
+    pub presence_restored: AtomicU64,
     /// Publishes that succeeded.
     pub publish_ok: AtomicU64,
     /// Publishes that failed, for whatever reason.

@@ -9,7 +9,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use common::inbox::shards;
 use futures_util::FutureExt;
-use tidegate_broadcaster::{Broker, BrokerError, Channel, Content, EmbeddedBroker, Event, Interest, PublishRequest};
+use tidegate_broadcaster::{
+    Attendance, Broker, BrokerError, Change, Channel, Content, EmbeddedBroker, Event, Interest, PublishRequest,
+    PushKind,
+};
+use tidegate_protocol::message::ClientInfo;
 
 fn request(channel: &Channel, data: impl Into<Bytes>) -> PublishRequest {
     PublishRequest { channel: Arc::clone(channel), data: data.into(), ..PublishRequest::default() }
@@ -129,4 +133,58 @@ async fn a_payload_beyond_the_limit_is_refused_and_reaches_nobody() {
     broker.publish(request(&channel, "1234567890")).await.unwrap();
     let events = collectors[0].take();
     assert!(matches!(&events[..], [Event::Publications(batch)] if batch.len() == 1), "{events:?}");
+}
+
+#[tokio::test]
+async fn whoever_comes_is_present_until_they_leave_and_is_told_in_the_order_of_the_channel() {
+    let (collectors, inboxes) = shards(1);
+    let broker = EmbeddedBroker::new(inboxes);
+    let channel: Channel = "room".into();
+    broker.subscribe(&channel, 0);
+    let client =
+        |id: &str, user: &str| Arc::new(ClientInfo { client: id.into(), user: user.into(), ..ClientInfo::default() });
+    let (a, b) = (client("a", "1"), client("b", "1"));
+    let both = Attendance { presence: true, announce: true };
+    let quiet = Attendance { presence: true, announce: false };
+    broker.attend(&channel, &a, Change::Joined, both);
+    broker.publish(request(&channel, "x")).await.unwrap();
+    broker.attend(&channel, &b, Change::Joined, both);
+    broker.attend(&channel, &client("c", ""), Change::Joined, quiet);
+    let stats = broker.presence_stats(&channel).await.unwrap();
+    assert_eq!((stats.clients, stats.users), (3, 2));
+    broker.attend(&channel, &a, Change::Left, both);
+    broker.attend(&channel, &client("c", ""), Change::Left, quiet);
+    let presence = broker.presence(&channel, 1).await.unwrap();
+    assert_eq!((presence.clients, presence.members), (1, vec![b]));
+    assert_eq!(broker.stats().present.load(Ordering::Relaxed), 1);
+
+    let told: Vec<_> = collectors[0]
+        .publications(4)
+        .await
+        .iter()
+        .map(|publication| (publication.kind, publication.info.as_ref().map(|info| info.client.clone())))
+        .collect();
+    let expected = [
+        (PushKind::Join, Some("a".into())),
+        (PushKind::Publication, None),
+        (PushKind::Join, Some("b".into())),
+        (PushKind::Leave, Some("a".into())),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn more_clients_than_were_asked_for_are_counted_and_not_listed() {
+    let broker = EmbeddedBroker::new(shards(1).1);
+    let channel: Channel = "room".into();
+    let attendance = Attendance { presence: true, announce: false };
+    for n in 0..100_000 {
+        let info = ClientInfo { client: format!("c{n}"), user: format!("u{}", n % 1000), ..ClientInfo::default() };
+        broker.attend(&channel, &Arc::new(info), Change::Joined, attendance);
+    }
+    let presence = broker.presence(&channel, 99_999).await.unwrap();
+    assert!(presence.is_too_large() && presence.clients == 100_000 && presence.members.is_empty());
+    assert_eq!(broker.presence(&channel, 100_000).await.unwrap().members.len(), 100_000);
+    let stats = broker.presence_stats(&channel).await.unwrap();
+    assert_eq!((stats.clients, stats.users), (100_000, 1000));
 }

@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidegate::config::QueuePolicy;
-use tidegate::hub::{Hub, Status, Subscriber};
+
+use tidegate::hub::{Hub, Status, Subscriber, Traits};
 use tidegate::shard::palette::{Cell, Marks, Palette};
 use tidegate::shard::slab::{Key, Slab};
 use tidegate::shard::wheel::Wheel;
@@ -19,7 +19,7 @@ fn hub(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(COUNT.into()));
     group.bench_function("subscribe and unsubscribe", |bencher| {
         let mut hub = Hub::default();
-        let channel = hub.open("news".into(), Status::Live, QueuePolicy::Disconnect);
+        let channel = hub.open("news".into(), Status::Live, Traits::default());
         bencher.iter(|| {
             for session in 0..COUNT {
                 hub.subscribe(channel, Subscriber::new(session, 0));
@@ -32,7 +32,7 @@ fn hub(criterion: &mut Criterion) {
     });
     group.bench_function("visit", |bencher| {
         let mut hub = Hub::default();
-        let channel = hub.open("news".into(), Status::Live, QueuePolicy::Disconnect);
+        let channel = hub.open("news".into(), Status::Live, Traits::default());
         for session in 0..COUNT {
             hub.subscribe(channel, Subscriber::new(session, 0));
         }
@@ -47,7 +47,7 @@ fn hub(criterion: &mut Criterion) {
         let names: Vec<String> = (0..channels).map(|n| format!("user-{n:06}")).collect();
         let mut hub = Hub::default();
         for name in &names {
-            hub.open(name.as_str().into(), Status::Live, QueuePolicy::Disconnect);
+            hub.open(name.as_str().into(), Status::Live, Traits::default());
         }
         // Strides through the table, so that the cache helps no more than it would in service.
         let asked: Vec<&str> = (0..COUNT as usize).map(|n| names[n * 7919 % names.len()].as_str()).collect();

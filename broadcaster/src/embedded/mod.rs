@@ -1,8 +1,10 @@
 //! The broker of a node that stands alone: everything happens inside the process.
 //!
 //! - here: interest and delivery;
-//! - `streams`: what channels keep (pure).
+//! - `streams`: what channels keep (pure);
+//! - `presence`: who is in them (pure).
 
+mod presence;
 mod streams;
 
 use std::sync::atomic::Ordering;
@@ -10,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tidegate_protocol::message::ClientInfo;
 
+use self::presence::Rooms;
 use self::streams::{Appended, Streams};
 use crate::broker::{
     Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published,
@@ -18,7 +22,8 @@ use crate::broker::{
 use crate::dispatch::{Dispatcher, Inboxes};
 use crate::history::HistoryQuery;
 use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId};
-use crate::publication::{Channel, Payload, Publication};
+use crate::presence::{Attendance, Change, Presence, PresenceStats};
+use crate::publication::{Channel, Payload, Publication, PushKind};
 use crate::stats::{BrokerStats, add};
 
 /// How many publishes a shard's inbox takes while it has no room. Publishers wait for room, but one that drops its
@@ -51,6 +56,7 @@ struct State {
     /// For each shard, the publishes that it took since it last had room.
     overrun: Vec<usize>,
     streams: Streams,
+    rooms: Rooms,
 }
 
 impl EmbeddedBroker {
@@ -59,7 +65,8 @@ impl EmbeddedBroker {
         let interest = Arc::new(InterestMap::default());
         let stats = Arc::new(BrokerStats::default());
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let state = Mutex::new(State { overrun: vec![0; MAX_SHARDS], streams: Streams::new(seed) });
+        let state =
+            Mutex::new(State { overrun: vec![0; MAX_SHARDS], streams: Streams::new(seed), rooms: Rooms::default() });
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
         Self { interest, dispatcher, stats, epoch: Arc::default(), state, max_payload: DEFAULT_MAX_PAYLOAD }
     }
@@ -85,7 +92,7 @@ impl EmbeddedBroker {
         // Before the lock: it takes time in proportion to the payload.
         let payload = Payload::new(Bytes::clone(&request.data));
         let mut state = self.state();
-        let State { overrun, streams } = &mut *state;
+        let State { overrun, streams, .. } = &mut *state;
 
         let full = self.dispatcher.full(self.interest.shards(&request.channel));
         if let Some(taken) = full.iter().map(|shard| overrun[usize::from(shard)]).find(|taken| *taken >= MAX_OVERRUN) {
@@ -95,7 +102,8 @@ impl EmbeddedBroker {
         let delta = delta && retention.is_some();
         let publication = |offset, epoch| {
             let (channel, info) = (Channel::clone(&channel), info.map(Arc::new));
-            Arc::new(Publication { channel, payload, offset, epoch, info, tags, delta, received })
+            let kind = PushKind::Publication;
+            Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received })
         };
         let (published, publication) = match retention {
             None => (Published::default(), publication(0, Arc::clone(&self.epoch))),
@@ -182,6 +190,32 @@ impl Broker for EmbeddedBroker {
     fn remove_history(&self, channel: &Channel) -> Answer<()> {
         self.state().streams.remove(channel);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn attend(&self, channel: &Channel, info: &Arc<ClientInfo>, change: Change, attendance: Attendance) {
+        let mut state = self.state();
+        if attendance.presence {
+            // A wrapping sum of ones and minus ones.
+            self.stats.present.fetch_add(state.rooms.note(channel, info, change) as u64, Ordering::Relaxed);
+        }
+        if attendance.announce {
+            let (channel, info) = (Channel::clone(channel), Arc::clone(info));
+            let push = Publication::attendance(channel, change.push(), info, Instant::now());
+            let mut burst = self.dispatcher.burst();
+            burst.route_shared(&Arc::new(push));
+            // It is as much as clients come and go: no reason to have anybody wait for room.
+            let _ = burst.flush();
+        }
+    }
+
+    fn presence(&self, channel: &Channel, limit: u32) -> Answer<Presence> {
+        let presence = self.state().rooms.presence(channel, limit);
+        Box::pin(std::future::ready(Ok(presence)))
+    }
+
+    fn presence_stats(&self, channel: &Channel) -> Answer<PresenceStats> {
+        let stats = self.state().rooms.stats(channel);
+        Box::pin(std::future::ready(Ok(stats)))
     }
 
     fn interest(&self) -> &InterestMap {

@@ -195,7 +195,7 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publication::Payload;
+    use crate::publication::{Payload, PushKind};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const KEEP: Retention = Retention { size: 3, ttl: Duration::from_secs(10), meta_ttl: HOUR };
@@ -218,7 +218,8 @@ mod tests {
             self.streams.append(&channel, KEEP, condition, now, |offset, epoch| {
                 let payload = Payload::new(format!("{offset}").into());
                 let (info, tags, delta) = (None, Default::default(), false);
-                Arc::new(Publication { channel: "c".into(), payload, offset, epoch, info, tags, delta, received: now })
+                let (channel, kind) = ("c".into(), PushKind::Publication);
+                Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received: now })
             })
         }
 

@@ -100,6 +100,11 @@ pub(crate) fn publisher(
 }
 
 impl Publisher {
+    /// Whether there is no connection now.
+    pub(crate) fn is_down(&self) -> bool {
+        self.health.down().is_some()
+    }
+
     /// Queues a command; what Redis answers.
     pub(crate) fn call(&self, call: Call) -> Answer<Value> {
         let publishes = call.is_publish();

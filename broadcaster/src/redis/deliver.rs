@@ -35,6 +35,7 @@ impl Subscriber {
         burst.route(name, |channel| match envelope::decode(payload) {
             Ok(content) => Some(Publication {
                 channel,
+                kind: content.kind,
                 payload: Payload::new(content.data),
                 delta: content.place.as_ref().is_some_and(|place| place.delta),
                 offset: content.place.as_ref().map_or(0, |place| place.offset),

@@ -9,6 +9,10 @@
 --                  s and l = size and time of the history, as a publisher said them last
 --   <key>:key:<k>  string: offset and epoch of the publish with the idempotency key <k>
 --
+--   <key>:nodes      sorted set: nodes with clients in the channel, by the second until which they are believed to live
+--   <key>:node:<n>   hash: the clients of node <n>; values are `<length of the user>:<user><what else is known>`
+--   <key>:users      hash: the clients of each user, on all nodes
+--
 -- where <key> is KEYS[1] in braces, unless it has braces that count already.
 --
 -- A published message is `\0TG2 <offset> <epoch> <milliseconds>\n` and the payload, so that every node knows its place; with
@@ -169,7 +173,128 @@ local function push_history_remove(keys)
   return redis.call('DEL', prefix(keys[1]) .. ':stream')
 end
 
+-- The user of a client's value.
+local function user_of(value)
+  local length, from = string.match(value, '^(%d+):()')
+  return string.sub(value, from, from + tonumber(length) - 1)
+end
+
+local function count_user(base, user, n)
+  local users = base .. ':users'
+  if redis.call('HINCRBY', users, user, n) <= 0 then
+    redis.call('HDEL', users, user)
+  end
+end
+
+-- The clients of nodes that are gone, at most so many in one step: a server answers nobody else meanwhile.
+local TAKEN_OUT_AT_ONCE = 1000
+
+-- Takes out clients of nodes that are gone. Answers 1 if there are more.
+local function take_out(base, seconds)
+  local nodes, left = base .. ':nodes', TAKEN_OUT_AT_ONCE
+  for _, node in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', seconds)) do
+    if left <= 0 then
+      return 1
+    end
+    local hash = base .. ':node:' .. node
+    local found = redis.call('HRANDFIELD', hash, left, 'WITHVALUES')
+    for i = 1, #found, 2 do
+      count_user(base, user_of(found[i + 1]), -1)
+      redis.call('HDEL', hash, found[i])
+    end
+    left = left - #found / 2
+    if redis.call('EXISTS', hash) == 0 then
+      redis.call('ZREM', nodes, node)
+    end
+  end
+  return redis.call('ZCOUNT', nodes, '-inf', seconds) > 0 and 1 or 0
+end
+
+-- The hashes of nodes that live, and the number of clients in them.
+local function living(base, seconds)
+  local hashes, clients = {}, 0
+  for _, node in ipairs(redis.call('ZRANGEBYSCORE', base .. ':nodes', '(' .. seconds, '+inf')) do
+    local hash = base .. ':node:' .. node
+    hashes[#hashes + 1] = hash
+    clients = clients + redis.call('HLEN', hash)
+  end
+  return hashes, clients
+end
+
+-- push_presence_update <key> <node> <ttl> [change ...] -> the node's clients in the channel, 1 if clients of nodes that are gone
+-- are left to be taken out.
+--
+-- The node is believed to live for ttl seconds more. Changes: `+ <client> <value>`, `- <client>`, and `!` for "all of mine are
+-- gone". Without changes it says that the node still lives.
+local function push_presence_update(keys, args)
+  local base, node, ttl = prefix(keys[1]), args[1], tonumber(args[2])
+  local seconds, micros = now()
+  local nodes, own = base .. ':nodes', base .. ':node:' .. node
+  local i = 3
+  while i <= #args do
+    local what, client, value = args[i], args[i + 1], args[i + 2]
+    if what == '!' then
+      -- In one step whatever their number: they become those of a node that is gone.
+      if redis.call('EXISTS', own) == 1 then
+        local gone = string.format('%s~%x-%x', node, seconds, micros)
+        redis.call('RENAME', own, base .. ':node:' .. gone)
+        redis.call('ZADD', nodes, 0, gone)
+      end
+      i = i + 1
+    else
+      local before = redis.call('HGET', own, client)
+      if before then
+        count_user(base, user_of(before), -1)
+      end
+      if what == '+' then
+        redis.call('HSET', own, client, value)
+        count_user(base, user_of(value), 1)
+        i = i + 3
+      else
+        redis.call('HDEL', own, client)
+        i = i + 2
+      end
+    end
+  end
+  local clients = redis.call('HLEN', own)
+  if clients > 0 then
+    redis.call('ZADD', nodes, seconds + ttl, node)
+    -- Much later than a node is given up: until then somebody takes its clients out, and the users with them.
+    for _, key in ipairs({ nodes, own, base .. ':users' }) do
+      redis.call('EXPIRE', key, ttl * 10)
+    end
+  else
+    redis.call('ZREM', nodes, node)
+  end
+  return { clients, take_out(base, seconds) }
+end
+
+-- push_presence <key> <limit> -> the number of clients, { client, value ... }, which is empty where there are more than limit.
+local function push_presence(keys, args)
+  local base, seconds = prefix(keys[1]), now()
+  take_out(base, seconds)
+  local hashes, clients = living(base, seconds)
+  local entries = {}
+  if clients <= tonumber(args[1]) then
+    for _, hash in ipairs(hashes) do
+      for _, word in ipairs(redis.call('HGETALL', hash)) do
+        entries[#entries + 1] = word
+      end
+    end
+  end
+  return { clients, entries }
+end
+
+-- push_presence_stats <key> -> clients, users.
+local function push_presence_stats(keys)
+  local base, seconds = prefix(keys[1]), now()
+  take_out(base, seconds)
+  local _, clients = living(base, seconds)
+  -- Users of nodes that are gone count until they are taken out.
+  return { clients, math.min(clients, redis.call('HLEN', base .. ':users')) }
+end
+
 -- push_version -> the version of this library; a node loads its own over an older one.
 local function push_version()
-  return 1
+  return 2
 end

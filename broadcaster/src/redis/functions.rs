@@ -12,11 +12,14 @@ use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use prost::Message;
+use tidegate_protocol::message::ClientInfo;
 
 use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::envelope::{self, Content};
 use crate::history::{History, HistoryQuery, Position, Retention};
-use crate::publication::{Channel, Payload, Publication};
+use crate::presence::{Presence, PresenceStats};
+use crate::publication::{Channel, Payload, Publication, PushKind};
 
 /// The functions themselves.
 const BODY: &str = include_str!("functions.lua");
@@ -25,7 +28,7 @@ const BODY: &str = include_str!("functions.lua");
 const LIBRARY: &str = "tidegate";
 
 /// As in `push_version` of the library.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// A function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +36,15 @@ pub(crate) enum Function {
     Publish,
     History,
     RemoveHistory,
+    UpdatePresence,
+    Presence,
+    PresenceStats,
 }
 
 impl Function {
-    const ALL: [Self; 3] = [Self::Publish, Self::History, Self::RemoveHistory];
+    const COUNT: usize = 6;
+    const ALL: [Self; Self::COUNT] =
+        [Self::Publish, Self::History, Self::RemoveHistory, Self::UpdatePresence, Self::Presence, Self::PresenceStats];
 
     /// Its name in Redis.
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +52,9 @@ impl Function {
             Self::Publish => "push_publish",
             Self::History => "push_history",
             Self::RemoveHistory => "push_history_remove",
+            Self::UpdatePresence => "push_presence_update",
+            Self::Presence => "push_presence",
+            Self::PresenceStats => "push_presence_stats",
         }
     }
 }
@@ -54,7 +65,7 @@ pub(crate) enum Loaded {
     /// By their names.
     Functions,
     /// As scripts with these digests, in the order of [`Function::ALL`].
-    Scripts([String; 3]),
+    Scripts([String; Function::COUNT]),
     /// Not at all, for this reason.
     Unavailable(Arc<str>),
 }
@@ -83,18 +94,18 @@ pub(crate) async fn load(client: &Client) -> Result<Loaded, Error> {
         Err(error) if is_answer(&error) => error,
         Err(error) => return Err(error),
     };
-    let mut digests: [String; 3] = Default::default();
+    let mut digests: [String; Function::COUNT] = Default::default();
     for function in Function::ALL {
         let script = format!("{BODY}\nreturn {}(KEYS, ARGV)\n", function.name());
         match client.custom(command("SCRIPT"), vec![Value::from("LOAD"), Value::from(script)]).await {
             Ok(digest) => digests[function as usize] = digest,
             Err(error) if is_answer(&error) => {
                 let reason = format!(
-                    "history needs functions or scripts, and Redis refuses both: {}; {}",
+                    "history and presence need functions or scripts, and Redis refuses both: {}; {}",
                     refused.details(),
                     error.details()
                 );
-                tracing::warn!(reason, "channels with a history cannot be served");
+                tracing::warn!(reason, "channels with a history or presence cannot be served");
                 return Ok(Loaded::Unavailable(reason.into()));
             }
             Err(error) => return Err(error),
@@ -142,7 +153,7 @@ pub(crate) fn is_answer(error: &Error) -> bool {
 /// Arguments of `push_publish` behind the key.
 pub(crate) fn publish_args(request: PublishRequest, retention: Retention) -> Vec<Bytes> {
     let PublishRequest { data, info, tags, delta, idempotency_key, version, .. } = request;
-    let mut args = vec![envelope::encode(Content { data, info, tags, place: None })];
+    let mut args = vec![envelope::encode(Content { data, info, tags, ..Content::default() })];
     let mut option = |name: &'static str, value: Bytes| args.extend([Bytes::from_static(name.as_bytes()), value]);
     option("size", number(retention.size.into()));
     option("ttl", seconds(retention.ttl));
@@ -170,12 +181,12 @@ pub(crate) fn history_args(query: HistoryQuery) -> Vec<Bytes> {
     ]
 }
 
-fn number(n: u64) -> Bytes {
+pub(super) fn number(n: u64) -> Bytes {
     n.to_string().into()
 }
 
 /// Whole seconds, at least one: what keys in Redis live for.
-fn seconds(duration: Duration) -> Bytes {
+pub(super) fn seconds(duration: Duration) -> Bytes {
     number(duration.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
 }
 
@@ -199,6 +210,7 @@ pub(crate) fn history(channel: &Channel, answer: Value) -> Result<History, Broke
         let Ok(Content { data, info, tags, .. }) = envelope::decode(payload) else { continue };
         publications.push(Arc::new(Publication {
             channel: Channel::clone(channel),
+            kind: PushKind::Publication,
             payload: Payload::new(data),
             offset: integer(&offset)?,
             epoch: Arc::clone(&top.epoch),
@@ -211,18 +223,81 @@ pub(crate) fn history(channel: &Channel, answer: Value) -> Result<History, Broke
     Ok(History { publications, top })
 }
 
-fn parts(answer: Value) -> Result<[Value; 3], BrokerError> {
-    answer.into_array().try_into().map_err(|_| strange("not three parts"))
+/// A client as a value in Redis: the user with its length, so that the functions can read it, and the rest.
+pub(crate) fn member(info: &ClientInfo) -> Bytes {
+    let rest = ClientInfo { user: String::new(), client: String::new(), ..info.clone() };
+    [format!("{}:{}", info.user.len(), info.user).into_bytes(), rest.encode_to_vec()].concat().into()
+}
+
+/// The client of a value of [`member`].
+fn read_member(client: String, value: &[u8]) -> Option<ClientInfo> {
+    let colon = value.iter().position(|byte| *byte == b':')?;
+    let length: usize = std::str::from_utf8(&value[..colon]).ok()?.parse().ok()?;
+    let (user, rest) = value[colon + 1..].split_at_checked(length)?;
+    let user = String::from_utf8(user.to_vec()).ok()?;
+    Some(ClientInfo { user, client, ..ClientInfo::decode(rest).ok()? })
+}
+
+/// What `push_presence_update` has answered: how many members the node has in the channel now, and whether there are members of
+/// nodes that are gone still to be taken out.
+pub(crate) fn updated(answer: Value) -> Result<(u64, bool), BrokerError> {
+    let [members, more] = parts(answer)?;
+    Ok((integer(&members)?, integer(&more)? > 0))
+}
+
+/// What `push_presence` has answered.
+pub(crate) fn presence(answer: Value) -> Result<Presence, BrokerError> {
+    let [clients, entries] = parts(answer)?;
+    let clients = integer(&clients)?;
+    let mut entries = if entries.is_null() { Vec::new() } else { entries.into_array() }.into_iter();
+    let mut members = Vec::new();
+    while let (Some(client), Some(value)) = (entries.next(), entries.next()) {
+        let value = value.into_bytes().ok_or_else(|| strange("a member without a value"))?;
+        let member = read_member(text(client)?, &value).ok_or_else(|| strange("a member that cannot be read"))?;
+        members.push(Arc::new(member));
+    }
+    Ok(Presence { clients, members })
+}
+
+/// What `push_presence_stats` has answered.
+pub(crate) fn presence_stats(answer: Value) -> Result<PresenceStats, BrokerError> {
+    let [clients, users] = parts(answer)?;
+    Ok(PresenceStats { clients: integer(&clients)?, users: integer(&users)? })
+}
+
+fn parts<const N: usize>(answer: Value) -> Result<[Value; N], BrokerError> {
+    answer.into_array().try_into().map_err(|_| strange("another number of parts"))
 }
 
 fn integer(value: &Value) -> Result<u64, BrokerError> {
-    value.as_u64().ok_or_else(|| strange("an offset that is no number"))
+    value.as_u64().ok_or_else(|| strange("a number that is none"))
 }
 
 fn text(value: Value) -> Result<String, BrokerError> {
-    value.into_string().ok_or_else(|| strange("an epoch that is no text"))
+    value.into_string().ok_or_else(|| strange("a text that is none"))
 }
 
 fn strange(what: &str) -> BrokerError {
     BrokerError::Refused(format!("an answer of {LIBRARY}'s functions that makes no sense: {what}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_read_as_it_was_written() {
+        let info = ClientInfo {
+            user: "ü:7".into(),
+            client: "c".into(),
+            conn_info: "{}".into(),
+            chan_info: Bytes::from_static(b"\0"),
+        };
+        for info in [info, ClientInfo { client: "d".into(), ..ClientInfo::default() }] {
+            assert_eq!(read_member(info.client.clone(), &member(&info)), Some(info));
+        }
+        for broken in ["", ":", "1:", "x:a", "99999999999999999999:a", "1:aff"] {
+            assert_eq!(read_member(String::new(), broken.as_bytes()), None, "{broken:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@
 //! - `subscriber`: what keeps such a connection, and is run for each shard: [`Receiver`];
 //! - `commands`: the task that sends commands;
 //! - `functions`: what runs within Redis;
+//! - `presence`: the task that keeps who is in which channel;
 //! - `health`, `backoff`: whether a connection is up, and when to try again;
 //! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
 
@@ -25,6 +26,7 @@ mod health;
 #[cfg(feature = "internals")]
 pub mod internals;
 mod link;
+mod presence;
 pub mod settings;
 mod subscriber;
 mod wire;
@@ -34,6 +36,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use fred::types::Value;
+use tidegate_protocol::message::ClientInfo;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -45,6 +49,7 @@ use self::channels::Connections;
 use self::commands::{Call, Publisher, publisher};
 use self::functions::Function;
 use self::health::Health;
+use self::presence::{Line, PresenceTask};
 use self::settings::Endpoint;
 use self::subscriber::Subscriber;
 use crate::broker::{
@@ -54,6 +59,7 @@ use crate::dispatch::{Dispatcher, Inboxes};
 use crate::envelope::{self, Content};
 use crate::history::HistoryQuery;
 use crate::interest::{Interest, InterestMap, MAX_SHARDS, ShardId};
+use crate::presence::{Attendance, Change, Presence, PresenceStats};
 use crate::publication::Channel;
 use crate::stats::{BrokerStats, add};
 
@@ -64,13 +70,16 @@ pub struct RedisBroker {
     interest: Arc<InterestMap>,
     connections: Connections,
     dispatcher: Dispatcher,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    /// The way to the task that keeps presence.
+    attendance: Line,
     /// Of each shard's connection.
     subscribing: Vec<Arc<Health>>,
     publishing: Arc<Health>,
     stats: Arc<BrokerStats>,
     stop: watch::Sender<bool>,
     publisher_task: Mutex<Option<JoinHandle<()>>>,
+    presence_task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedisBroker {
@@ -112,39 +121,51 @@ impl RedisBroker {
         let publishing = Arc::new(Health::connecting());
         let (publisher, task) =
             publisher(Arc::clone(&settings), endpoint.clone(), Arc::clone(&publishing), Arc::clone(&stats));
+        let publisher = Arc::new(publisher);
+        let (attendance, presence) =
+            PresenceTask::new(Arc::clone(&settings), Arc::clone(&publisher), Arc::clone(&stats));
         let broker = Self {
             settings: Arc::clone(&settings),
             interest,
             connections,
             dispatcher: dispatcher.clone(),
             publisher,
+            attendance,
             subscribing,
             publishing,
             stats: Arc::clone(&stats),
             stop,
             publisher_task: Mutex::new(Some(tokio::spawn(task.run(stopped.clone())))),
+            presence_task: Mutex::new(Some(tokio::spawn(presence.run()))),
         };
         Ok((Arc::new(broker), receivers))
     }
 
-    /// Publishes what is queued, waits for that, and ends the receivers. Afterwards nothing arrives any more, and
-    /// publishes fail.
+    /// Leaves all channels, publishes what is queued, waits for that, and ends the receivers. Afterwards nothing arrives any
+    /// more, and publishes fail.
     pub async fn shutdown(&self) {
+        self.attendance.stop().await;
+        ended(&self.presence_task, "presence").await;
         self.stop.send_replace(true);
-        let task = self.publisher_task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            tracing::error!(%error, "the publishing task of the Redis broker failed");
-        }
+        ended(&self.publisher_task, "publishing").await;
         self.publishing.degrade("shut down");
     }
 }
 
+/// Waits until a task has ended.
+async fn ended(task: &Mutex<Option<JoinHandle<()>>>, what: &str) {
+    let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(task) = task
+        && let Err(error) = task.await
+    {
+        tracing::error!(%error, "the {what} task of the Redis broker failed");
+    }
+}
+
 impl RedisBroker {
-    /// A channel's name in Redis.
-    fn key(&self, channel: &str) -> Bytes {
-        format!("{}{channel}", self.settings.prefix).into()
+    /// A question about presence, behind what the node has told before.
+    fn ask(&self, function: Function, channel: &str, args: Vec<Bytes>) -> Answer<Value> {
+        self.attendance.ask(Call::Function { function, key: self.settings.key(channel), args })
     }
 
     /// The answer to a payload that every subscriber would drop.
@@ -173,10 +194,10 @@ impl Broker for RedisBroker {
     }
 
     fn publish(&self, request: PublishRequest) -> PublishFuture {
-        let key = self.key(&request.channel);
+        let key = self.settings.key(&request.channel);
         let Some(retention) = request.retention else {
             let PublishRequest { data, info, tags, .. } = request;
-            let payload = envelope::encode(Content { data, info, tags, place: None });
+            let payload = envelope::encode(Content { data, info, tags, ..Content::default() });
             if let Some(refused) = self.too_long(&payload) {
                 return refused;
             }
@@ -193,15 +214,31 @@ impl Broker for RedisBroker {
 
     fn history(&self, channel: &Channel, query: HistoryQuery) -> HistoryFuture {
         let args = functions::history_args(query);
-        let answer = self.publisher.call(Call::Function { function: Function::History, key: self.key(channel), args });
+        let answer =
+            self.publisher.call(Call::Function { function: Function::History, key: self.settings.key(channel), args });
         let channel = Channel::clone(channel);
         Box::pin(async move { functions::history(&channel, answer.await?) })
     }
 
     fn remove_history(&self, channel: &Channel) -> Answer<()> {
-        let call = Call::Function { function: Function::RemoveHistory, key: self.key(channel), args: Vec::new() };
+        let call =
+            Call::Function { function: Function::RemoveHistory, key: self.settings.key(channel), args: Vec::new() };
         let answer = self.publisher.call(call);
         Box::pin(async { answer.await.map(|_| ()) })
+    }
+
+    fn attend(&self, channel: &Channel, info: &Arc<ClientInfo>, change: Change, attendance: Attendance) {
+        self.attendance.attend(channel, info, change, attendance);
+    }
+
+    fn presence(&self, channel: &Channel, limit: u32) -> Answer<Presence> {
+        let answer = self.ask(Function::Presence, channel, vec![functions::number(limit.into())]);
+        Box::pin(async { functions::presence(answer.await?) })
+    }
+
+    fn presence_stats(&self, channel: &Channel) -> Answer<PresenceStats> {
+        let answer = self.ask(Function::PresenceStats, channel, Vec::new());
+        Box::pin(async { functions::presence_stats(answer.await?) })
     }
 
     fn interest(&self) -> &InterestMap {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::types::config::{Config, Server, ServerConfig};
 
 /// Where Redis is and how to deal with it.
@@ -37,6 +38,10 @@ pub struct RedisSettings {
     pub subscribe_batch: usize,
     /// The number of publishes that may wait; more are refused. Default 8192.
     pub max_queued_publishes: usize,
+    /// How long the clients of a node count as present after it was last heard of. Default 60 s; whole seconds.
+    pub presence_ttl: Duration,
+    /// How often a node says of a channel with presence that it lives; well below [`RedisSettings::presence_ttl`]. Default 27 s.
+    pub presence_update_interval: Duration,
 }
 
 impl RedisSettings {
@@ -57,7 +62,14 @@ impl RedisSettings {
             grace: Duration::from_secs(1),
             subscribe_batch: 512,
             max_queued_publishes: 8192,
+            presence_ttl: Duration::from_secs(60),
+            presence_update_interval: Duration::from_secs(27),
         }
+    }
+
+    /// A channel's name in Redis.
+    pub(crate) fn key(&self, channel: &str) -> Bytes {
+        format!("{}{channel}", self.prefix).into()
     }
 }
 
@@ -93,6 +105,8 @@ impl Endpoint {
             ("io_timeout", settings.io_timeout.is_zero()),
             ("probe_interval", settings.probe_interval.is_zero()),
             ("reconnect_first", settings.reconnect_first.is_zero()),
+            ("presence_ttl", settings.presence_ttl.is_zero()),
+            ("presence_update_interval", settings.presence_update_interval.is_zero()),
             ("max_payload", settings.max_payload == 0),
             ("subscribe_batch", settings.subscribe_batch == 0),
             ("max_queued_publishes", settings.max_queued_publishes == 0),

@@ -1,5 +1,5 @@
 //! The Redis broker against a real server: what it promises while all is well (`subscribe`, `publish`, `payloads`,
-//! `history`) and while it is not (`outage`).
+//! `history`, `presence`) and while it is not (`outage`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]
@@ -8,6 +8,7 @@ mod common;
 mod history;
 mod outage;
 mod payloads;
+mod presence;
 mod publish;
 mod subscribe;
 

@@ -11,7 +11,7 @@ use tidegate_protocol::code::ErrorCode;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message} ({})", code.code())]
 pub struct ApiError {
-    /// The number, of the API's subset of the protocol's codes: 100, 102, 104, 107, 108, 112, 113.
+    /// The number, of the API's subset of the protocol's codes: 100, 102, 104, 106, 107, 108, 112, 113.
     #[serde(serialize_with = "number")]
     pub code: ErrorCode,
     /// For a person.
@@ -36,7 +36,7 @@ impl ApiError {
     /// The HTTP status in the transport error mode.
     pub fn status(&self) -> StatusCode {
         match self.code {
-            ErrorCode::BadRequest | ErrorCode::NotAvailable => StatusCode::BAD_REQUEST,
+            ErrorCode::BadRequest | ErrorCode::NotAvailable | ErrorCode::LimitExceeded => StatusCode::BAD_REQUEST,
             ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => StatusCode::NOT_FOUND,
             ErrorCode::UnrecoverablePosition => StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorCode::ConcurrentPagination => StatusCode::CONFLICT,

@@ -14,6 +14,7 @@ use super::batch::{self, InOrder};
 use super::error::ApiError;
 use super::history::HistoryResult;
 use super::method::Method;
+use super::presence::{PresenceResult, PresenceStatsResult};
 use super::request::{Batch, Channels, Publish, PublishResult};
 use super::stats::Outcome;
 use super::view::NodeInfo;
@@ -54,6 +55,10 @@ pub enum Results {
     },
     /// Of `history`.
     History(HistoryResult),
+    /// Of `presence`.
+    Presence(PresenceResult),
+    /// Of `presence_stats`.
+    PresenceStats(PresenceStatsResult),
     /// Of a method whose success says nothing more.
     Done {},
     /// Of `info`.
@@ -156,6 +161,8 @@ impl Api {
                 self.remove_history(parse(params)?).await?;
                 Ok(Results::Done {})
             }
+            Method::Presence => Ok(Results::Presence(self.presence(parse(params)?).await?)),
+            Method::PresenceStats => Ok(Results::PresenceStats(self.presence_stats(parse(params)?).await?)),
             Method::Info => {
                 parse::<serde::de::IgnoredAny>(params)?;
                 Ok(Results::Info { nodes: [self.node.info()] })

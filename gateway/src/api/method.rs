@@ -13,6 +13,10 @@ pub enum Method {
     History,
     /// Forget what a channel keeps.
     HistoryRemove,
+    /// Who is in a channel.
+    Presence,
+    /// How many are in a channel.
+    PresenceStats,
     /// What the node is.
     Info,
     /// Which channels have subscribers.
@@ -28,8 +32,6 @@ const NOT_YET: &[&str] = &[
     "unsubscribe",
     "disconnect",
     "refresh",
-    "presence",
-    "presence_stats",
     "rpc",
     "map_publish",
     "map_remove",
@@ -61,8 +63,17 @@ const NOT_YET: &[&str] = &[
 
 impl Method {
     /// Every method, in the order of metrics.
-    pub const ALL: [Self; 7] =
-        [Self::Publish, Self::Broadcast, Self::History, Self::HistoryRemove, Self::Info, Self::Channels, Self::Batch];
+    pub const ALL: [Self; 9] = [
+        Self::Publish,
+        Self::Broadcast,
+        Self::History,
+        Self::HistoryRemove,
+        Self::Presence,
+        Self::PresenceStats,
+        Self::Info,
+        Self::Channels,
+        Self::Batch,
+    ];
 
     /// The name in paths and commands.
     pub const fn name(self) -> &'static str {
@@ -71,6 +82,8 @@ impl Method {
             Self::Broadcast => "broadcast",
             Self::History => "history",
             Self::HistoryRemove => "history_remove",
+            Self::Presence => "presence",
+            Self::PresenceStats => "presence_stats",
             Self::Info => "info",
             Self::Channels => "channels",
             Self::Batch => "batch",

@@ -6,7 +6,8 @@
 //! - [`routes`]: the axum router, reading of bodies, the two request forms (one method per path, and lines of method and params);
 //! - [`auth`]: who may call;
 //! - [`method`]: which methods exist; [`request`]: their parameters; [`error`]: what goes wrong;
-//! - [`execute`]: publish, broadcast, info, channels; [`history`]: what channels keep; [`batch`]: many of them in one request;
+//! - [`execute`]: publish, broadcast, info, channels; [`history`]: what channels keep;
+//!   [`presence`]: who is in them; [`batch`]: many of them in one request;
 //! - [`idempotency`]: a publish that is sent again is not published again;
 //! - [`pattern`]: channel patterns with `*` and `?`;
 //! - [`view`]: what the API asks the node; [`stats`]: what it counts.
@@ -19,6 +20,7 @@ pub mod history;
 pub mod idempotency;
 pub mod method;
 pub mod pattern;
+pub mod presence;
 pub mod request;
 pub mod routes;
 pub mod stats;
@@ -46,6 +48,8 @@ pub struct Policy {
     pub meta_ttl: Duration,
     /// Publications may be sent as deltas.
     pub delta: bool,
+    /// The channel remembers who is in it.
+    pub presence: bool,
 }
 
 /// What holds for a channel of this name; an error where the name is empty or too long, or its namespace unknown.
@@ -62,6 +66,8 @@ pub struct ApiSettings {
     pub body_timeout: Duration,
     /// How many publishes of one broadcast, or commands of one parallel batch, are under way at once.
     pub parallel: usize,
+    /// The most clients in an answer to `presence`; a channel with more is refused.
+    pub presence_limit: u32,
     /// Errors as HTTP statuses for every request, not only for those that ask for it.
     pub transport_errors: bool,
 }
@@ -73,6 +79,7 @@ impl Default for ApiSettings {
             max_body: 10 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             parallel: 1024,
+            presence_limit: 5000,
             transport_errors: false,
         }
     }

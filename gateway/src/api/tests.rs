@@ -9,9 +9,10 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidegate_broadcaster::{
-    Answer, BrokerError, BrokerHealth, BrokerStats, Channel, HistoryFuture, HistoryQuery, Interest, InterestMap,
-    PublishFuture, PublishRequest, Published, ShardId,
+    Answer, Attendance, BrokerError, BrokerHealth, BrokerStats, Change, Channel, HistoryFuture, HistoryQuery, Interest,
+    InterestMap, Presence, PresenceStats, PublishFuture, PublishRequest, Published, ShardId,
 };
+use tidegate_protocol::message::ClientInfo;
 use tower::ServiceExt;
 
 use super::method::Method;
@@ -75,6 +76,18 @@ impl Broker for Notebook {
         Box::pin(async { Ok(()) })
     }
 
+    fn attend(&self, _: &Channel, _: &Arc<ClientInfo>, _: Change, _: Attendance) {}
+
+    fn presence(&self, _: &Channel, limit: u32) -> Answer<Presence> {
+        let info = |n: u32| Arc::new(ClientInfo { client: format!("c{n}"), user: "u".into(), ..ClientInfo::default() });
+        let members = if limit < 2 { Vec::new() } else { (0..2).map(info).collect() };
+        Box::pin(async { Ok(Presence { clients: 2, members }) })
+    }
+
+    fn presence_stats(&self, _: &Channel) -> Answer<PresenceStats> {
+        Box::pin(async { Ok(PresenceStats { clients: 2, users: 1 }) })
+    }
+
     fn interest(&self) -> &InterestMap {
         &self.interest
     }
@@ -132,7 +145,7 @@ fn fixture_with(change: impl FnOnce(&mut Api)) -> Fixture {
             "" => Err(ApiError::bad_request("channel is empty")),
             name if name.len() > 255 => Err(ApiError::bad_request("channel is too long")),
             name if name.starts_with("unknown:") => Err(ApiError::unknown_channel("unknown channel")),
-            _ => Ok(Policy::default()),
+            name => Ok(Policy { presence: name.starts_with("room"), ..Policy::default() }),
         }),
         idempotency: Idempotency::new(IdempotencySettings::default(), stats.clone()),
         stats,
@@ -272,7 +285,7 @@ async fn a_batch_answers_each_command_without_a_wrapper() {
         {"publish": {"channel": "c", "data": 1}},
         {"broadcast": {"channels": ["d", ""], "data": 2}},
         {"publish": {"channel": "", "data": 1}},
-        {"presence": {"channel": "c"}},
+        {"rpc": {"method": "m"}},
         {"nonsense": {}},
         {"batch": {"commands": []}},
         {"publish": {"channel": 5}},
@@ -378,11 +391,27 @@ async fn a_body_beyond_the_limit_gets_413_and_one_that_stalls_408() {
 }
 
 #[tokio::test]
+async fn who_is_in_a_channel_is_told_up_to_a_bound() {
+    let fixture = fixture();
+    let client = |id: &str| json!({"client": id, "user": "u"});
+    let answer = fixture.ok("/api/presence", json!({"channel": "room"})).await;
+    assert_eq!(answer, json!({"result": {"presence": {"c0": client("c0"), "c1": client("c1")}}}));
+    let answer = fixture.ok("/api/presence_stats", json!({"channel": "room"})).await;
+    assert_eq!(answer, json!({"result": {"num_clients": 2, "num_users": 1}}));
+    for method in ["presence", "presence_stats"] {
+        let answer = fixture.ok(&format!("/api/{method}"), json!({"channel": "c"})).await;
+        assert_eq!(code(&answer), 108, "{method} of a channel that keeps none");
+    }
+    let narrow = fixture_with(|api| api.settings.presence_limit = 1);
+    let refused = narrow.ok("/api/presence", json!({"channel": "room"})).await;
+    assert_eq!(code(&refused), 106);
+    assert!(refused["error"]["message"].as_str().unwrap().starts_with("2 clients are in the channel; at most 1"));
+}
+
+#[tokio::test]
 async fn methods_that_are_not_there_say_so() {
     let fixture = fixture();
-    for method in
-        ["presence", "presence_stats", "subscribe", "disconnect", "rpc", "map_publish", "send_push_notification"]
-    {
+    for method in ["subscribe", "disconnect", "rpc", "map_publish", "send_push_notification"] {
         let (status, answer) = fixture.post(&format!("/api/{method}"), "{}").await;
         assert_eq!((status, code(&answer)), (StatusCode::OK, 108), "{method}");
     }
@@ -390,7 +419,7 @@ async fn methods_that_are_not_there_say_so() {
     assert_eq!((status, code(&answer)), (StatusCode::NOT_FOUND, 104));
     let get = Request::get("/api/publish").header("X-API-Key", "key").body(Body::empty()).unwrap();
     assert_eq!(fixture.send(get).await.0, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(fixture.api.stats.rejected(Rejection::UnknownMethod), 8);
+    assert_eq!(fixture.api.stats.rejected(Rejection::UnknownMethod), 6);
 }
 
 #[tokio::test]
@@ -404,7 +433,7 @@ async fn errors_become_statuses_for_those_who_ask() {
         assert_eq!(fixture.send(request).await.0.as_u16(), expected);
     }
     let always = fixture_with(|api| api.settings.transport_errors = true);
-    assert_eq!(always.post("/api/presence", "{}").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(always.post("/api/rpc", "{}").await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub fn check(config: &Config, settings: &mut Settings) {
     paths(config, settings);
     namespaces(config, settings);
     histories(config, settings);
+    presence(config, settings);
     deltas(config, settings);
     oddities(config, settings);
 }
@@ -201,6 +202,21 @@ fn histories(config: &Config, settings: &mut Settings) {
     }
 }
 
+/// A node has to say that it lives before it is given up, and join_leave is what force_push_join_leave forces.
+fn presence(config: &Config, settings: &mut Settings) {
+    if config.client.presence_update_interval * 2 > config.engine.redis.presence_ttl {
+        let advice = "a node that misses one update would be given up";
+        let (interval, ttl) = ("client.presence_update_interval", "engine.redis.presence_ttl");
+        clash(settings, interval, ttl, "at most half of", advice);
+    }
+    for (path, options) in all_options(config) {
+        if options.force_push_join_leave && !options.join_leave {
+            let (forces, forced) = (format!("{path}.force_push_join_leave"), format!("{path}.join_leave"));
+            clash(settings, &forces, &forced, "false without", "there is nothing to push without it");
+        }
+    }
+}
+
 /// There is one kind of delta.
 fn deltas(config: &Config, settings: &mut Settings) {
     for (path, options) in all_options(config) {
@@ -232,6 +248,15 @@ fn oddities(config: &Config, settings: &mut Settings) {
             notices.push(format!(
                 "{path}.allow_history_for_anonymous has no effect without allow_history_for_client or \
                  allow_history_for_subscriber"
+            ));
+        }
+        if options.allow_presence_for_anonymous
+            && !options.allow_presence_for_client
+            && !options.allow_presence_for_subscriber
+        {
+            notices.push(format!(
+                "{path}.allow_presence_for_anonymous has no effect without allow_presence_for_client or \
+                 allow_presence_for_subscriber"
             ));
         }
         if options.allow_subscribe_for_anonymous && !options.allow_subscribe_for_client {

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tidegate_broadcaster::Publication;
+use tidegate_broadcaster::{Publication, PushKind};
 
 use super::ChannelId;
 
@@ -28,7 +28,7 @@ pub const BUDGET: usize = 256;
 pub const ROUND_BYTES: usize = 64 * 1024;
 
 /// The publications that go to a channel's subscribers together, with `W`, what has been encoded
-/// for them.
+/// for them. Who comes and goes is told in rounds of their own: other subscribers get those.
 #[derive(Debug)]
 pub struct Round<W> {
     /// In the order in which the broker delivered them; never empty.
@@ -61,6 +61,13 @@ pub fn weight(publication: &Publication) -> usize {
     publication.payload.data.len() + 128
 }
 
+impl<W> Round<W> {
+    /// Whether the round tells who comes and goes.
+    pub fn is_attendance(&self) -> bool {
+        self.publications.first().is_some_and(|first| first.kind != PushKind::Publication)
+    }
+}
+
 impl<W: Default> Fanout<W> {
     /// Adds a publication behind those that wait for the channel already.
     pub fn push(&mut self, channel: ChannelId, publication: Arc<Publication>) {
@@ -86,9 +93,12 @@ impl<W: Default> Fanout<W> {
         }
         let mut bytes = 0;
         let mut publications = Vec::with_capacity(waiting.publications.len().min(256));
+        let mut attendance = None;
         while let Some(next) = waiting.publications.front() {
             bytes += weight(next);
-            if bytes > ROUND_BYTES && !publications.is_empty() {
+            let is_attendance = next.kind != PushKind::Publication;
+            let differs = *attendance.get_or_insert(is_attendance) != is_attendance;
+            if (bytes > ROUND_BYTES || differs) && !publications.is_empty() {
                 break;
             }
             publications.extend(waiting.publications.pop_front());
@@ -135,6 +145,7 @@ mod tests {
     fn publication(offset: u64, size: usize) -> Arc<Publication> {
         Arc::new(Publication {
             channel: "c".into(),
+            kind: PushKind::Publication,
             payload: Payload { data: Bytes::from(vec![b'x'; size]), kind: Content::Text },
             offset,
             epoch: "".into(),

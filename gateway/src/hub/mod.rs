@@ -15,7 +15,7 @@ pub mod stream;
 
 use std::collections::HashMap;
 
-use tidegate_broadcaster::Channel;
+use tidegate_broadcaster::{Attendance, Channel};
 use tidegate_protocol::filter::Filter;
 
 use crate::config::QueuePolicy;
@@ -46,7 +46,9 @@ impl Subscriber {
     const DELTA: u32 = 1 << 29;
     /// The subscription has been sent what the last round ended with.
     const READY: u32 = 1 << 28;
-    const MARKS: u32 = Self::POSITIONED | Self::FILTERED | Self::DELTA | Self::READY;
+    /// The subscription is told who comes and goes.
+    const ATTENDING: u32 = 1 << 27;
+    const MARKS: u32 = Self::POSITIONED | Self::FILTERED | Self::DELTA | Self::READY | Self::ATTENDING;
 
     /// A subscription that is at `place` of its session's list.
     pub fn new(session: u32, place: u32) -> Self {
@@ -70,6 +72,17 @@ impl Subscriber {
     #[must_use]
     pub fn with_deltas(self) -> Self {
         Self { place: self.place | Self::DELTA, ..self }
+    }
+
+    /// The same, and it is told who comes and goes.
+    #[must_use]
+    pub fn attending(self) -> Self {
+        Self { place: self.place | Self::ATTENDING, ..self }
+    }
+
+    /// Whether the subscription is told who comes and goes.
+    pub fn is_attending(self) -> bool {
+        self.place & Self::ATTENDING != 0
     }
 
     /// Whether the subscription receives deltas.
@@ -129,6 +142,15 @@ pub struct Waiter {
     pub wishes: Option<Box<Wishes>>,
 }
 
+/// What a channel has of its namespace, for as long as the shard has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    /// What becomes of publications that a slow session has not taken.
+    pub policy: QueuePolicy,
+    /// What becomes of who comes and goes.
+    pub attendance: Attendance,
+}
+
 /// Whether a channel is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -142,7 +164,7 @@ pub enum Status {
 struct Entry {
     name: Channel,
     status: Status,
-    policy: QueuePolicy,
+    traits: Traits,
     subscribers: Vec<Subscriber>,
     /// Where the fan-out in progress stands: subscribers below it are still to be visited.
     cursor: u32,
@@ -198,9 +220,9 @@ impl Hub {
         self.entry(id).map(|entry| entry.status)
     }
 
-    /// What becomes of publications that a slow session has not taken.
-    pub fn policy(&self, id: ChannelId) -> QueuePolicy {
-        self.entry(id).map_or(QueuePolicy::Disconnect, |entry| entry.policy)
+    /// What the channel has of its namespace.
+    pub fn traits(&self, id: ChannelId) -> Traits {
+        self.entry(id).map_or_else(Traits::default, |entry| entry.traits)
     }
 
     /// The number of channels.
@@ -219,14 +241,14 @@ impl Hub {
     }
 
     /// Adds a channel that the shard does not have.
-    pub fn open(&mut self, name: Channel, status: Status, policy: QueuePolicy) -> ChannelId {
+    pub fn open(&mut self, name: Channel, status: Status, traits: Traits) -> ChannelId {
         debug_assert!(self.find(&name).is_none(), "a channel is opened once");
         let id = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             (self.entries.len() - 1) as ChannelId
         });
         self.entries[id as usize] =
-            Some(Entry { name: Channel::clone(&name), status, policy, subscribers: Vec::new(), cursor: 0 });
+            Some(Entry { name: Channel::clone(&name), status, traits, subscribers: Vec::new(), cursor: 0 });
         self.ids.insert(name, id);
         id
     }

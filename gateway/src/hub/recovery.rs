@@ -196,7 +196,7 @@ pub fn join(wishes: &Wishes, history: &History, live: &Live) -> Result<Joining, 
 mod tests {
     use std::time::{Duration, Instant};
 
-    use tidegate_broadcaster::{Payload, Position};
+    use tidegate_broadcaster::{Payload, Position, PushKind};
 
     use super::*;
     use crate::shard::slab::Slab;
@@ -204,6 +204,7 @@ mod tests {
     fn publication(offset: u64, epoch: &str) -> Arc<Publication> {
         Arc::new(Publication {
             channel: "c".into(),
+            kind: PushKind::Publication,
             payload: Payload::new("{}".into()),
             offset,
             epoch: epoch.into(),
@@ -233,6 +234,7 @@ mod tests {
             meta_ttl: Duration::from_secs(60),
             filter: None,
             delta: false,
+            attending: false,
         }
     }
 

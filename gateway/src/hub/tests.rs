@@ -32,7 +32,7 @@ proptest! {
     #[test]
     fn a_fan_out_visits_whoever_stays_exactly_once(steps in prop::collection::vec(step(), 1..200)) {
         let mut hub = Hub::default();
-        let id = hub.open("c".into(), Status::Live, QueuePolicy::Disconnect);
+        let id = hub.open("c".into(), Status::Live, Traits::default());
         let mut positions: BTreeMap<u32, u32> = BTreeMap::new();
         let mut expected: BTreeSet<u32> = BTreeSet::new();
         let mut next = 0;
@@ -70,14 +70,14 @@ proptest! {
 #[test]
 fn a_closed_channel_leaves_nothing_behind() {
     let mut hub = Hub::default();
-    let id = hub.open("c".into(), Status::Pending, QueuePolicy::Disconnect);
+    let id = hub.open("c".into(), Status::Pending, Traits::default());
     let position = hub.subscribe(id, subscriber(1));
     assert!(!hub.is_unused(id));
     hub.unsubscribe(id, position);
     assert!(hub.is_unused(id));
     assert_eq!(hub.close(id).as_deref(), Some("c"));
     assert_eq!((hub.find("c"), hub.len(), hub.status(id)), (None, 0, None));
-    assert_eq!(hub.open("d".into(), Status::Live, QueuePolicy::Disconnect), id, "the number is used again");
+    assert_eq!(hub.open("d".into(), Status::Live, Traits::default()), id, "the number is used again");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn whoever_waits_is_answered_once() {
     let mut slab = crate::shard::slab::Slab::default();
     let waiter = Waiter { session: slab.insert(()), command: 7, wishes: None };
     let mut hub = Hub::default();
-    let id = hub.open("c".into(), Status::Pending, QueuePolicy::Disconnect);
+    let id = hub.open("c".into(), Status::Pending, Traits::default());
     hub.wait(id, waiter.clone());
     assert!(!hub.is_unused(id));
     assert_eq!(hub.settle(id), vec![waiter]);

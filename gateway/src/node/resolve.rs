@@ -99,6 +99,7 @@ pub fn settings(config: &Config) -> Settings {
         channel_limit: client.channel_limit,
         queue_max_size: client.queue_max_size,
         history_limit: client.history_max_publication_limit,
+        presence_limit: client.presence_max_clients,
         recovery_limit: client.recovery_max_publication_limit,
         position_check: (!client.channel_position_check_delay.is_zero())
             .then(|| ticks(client.channel_position_check_delay)),
@@ -156,6 +157,8 @@ pub fn redis(config: &Config) -> Result<RedisSettings, NodeError> {
         connect_timeout: redis.connect_timeout,
         io_timeout: redis.io_timeout,
         max_payload: config.redis_publish.max_payload,
+        presence_ttl: redis.presence_ttl,
+        presence_update_interval: config.client.presence_update_interval,
         ..RedisSettings::new(address)
     })
 }

@@ -49,7 +49,7 @@ pub(super) fn api(
     let rules = ChannelRules(config.channel.clone());
     let auth = if config.http_api.insecure { Auth::Insecure } else { Auth::keys([config.http_api.key.clone()]) };
     let api = Api {
-        settings: ApiSettings { prefix, ..ApiSettings::default() },
+        settings: ApiSettings { prefix, presence_limit: config.client.presence_max_clients, ..ApiSettings::default() },
         auth,
         broker: Arc::clone(broker),
         node: Arc::clone(view) as Arc<dyn NodeView>,
@@ -62,6 +62,7 @@ pub(super) fn api(
                 retention: rules.0.retention(options),
                 meta_ttl: rules.0.meta_ttl(options),
                 delta: options.delta_publish,
+                presence: options.presence,
             })
         }),
         idempotency: Idempotency::new(IdempotencySettings::default(), Arc::clone(stats)),

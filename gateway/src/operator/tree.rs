@@ -73,6 +73,11 @@ const TOTALS: &[OfShard] = &[
     ("tidegate_publications_repeated_total", "Publications that came again, and were passed over.", |shard| {
         shard.repeated.get()
     }),
+    (
+        "tidegate_presence_refused_total",
+        "Presence commands refused because too many clients are in the channel.",
+        |shard| shard.presence_refused.get(),
+    ),
     ("tidegate_position_checks_total", "Comparisons of a channel's position with the broker's.", |shard| {
         shard.position_checks.get()
     }),
@@ -159,6 +164,9 @@ const BROKER_TOTALS: &[OfBroker] = &[
     }),
     ("tidegate_broker_backpressure_waits_total", "Times at which reading stopped for a full shard.", |broker| {
         broker.backpressure_waits.load(Relaxed) as f64
+    }),
+    ("tidegate_presence_restored_total", "Times at which a channel's presence was told to Redis anew.", |broker| {
+        broker.presence_restored.load(Relaxed) as f64
     }),
     ("tidegate_broker_publishes_total", "Publishes that the broker took.", |broker| {
         broker.publish_ok.load(Relaxed) as f64
@@ -376,6 +384,9 @@ fn broker(text: &mut Text, sources: &Sources) {
     let name = "tidegate_broker_subscribed_channels";
     text.family(name, "gauge", "Channels whose subscription the broker has confirmed.");
     text.sample(name, &label, stats.subscribed_channels.load(Relaxed));
+    let name = "tidegate_present_clients";
+    text.family(name, "gauge", "Clients of this node that are noted as present, one for each channel.");
+    text.sample(name, &label, stats.present.load(Relaxed));
     for (name, help, read) in BROKER_TOTALS {
         text.family(name, "counter", help);
         text.sample(name, &label, read(stats));
@@ -525,7 +536,7 @@ mod tests {
         };
         // The figures that docs/metrics.md names.
         assert_eq!((series(2) - series(1), series(3) - series(2)), (10, 10));
-        assert!((275..295).contains(&(series(1) - 10)), "{}", series(1));
+        assert!((325..345).contains(&(series(1) - 10)), "{}", series(1));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use tidegate_protocol::code::{DisconnectCode, ErrorCode};
 use tidegate_protocol::filter::Filter;
 use tidegate_protocol::message::{
-    ClientInfo, Publication, PublishRequest, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest,
+    Publication, PublishRequest, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest,
 };
 
 use super::{Outcome, Session, View, error_reply};
@@ -90,8 +90,7 @@ impl Session {
         };
         let retention = view.settings.channels.0.retention(options);
         let delta = options.delta_publish;
-        let info = ClientInfo { user: self.user().into(), client: self.client().to_string(), ..ClientInfo::default() };
-        let publication = Publication { data: request.data, info: Some(info), ..Publication::default() };
+        let publication = Publication { data: request.data, info: Some(self.info()), ..Publication::default() };
         Outcome::Publish { id, channel: request.channel, publication: Publication { delta, ..publication }, retention }
     }
 

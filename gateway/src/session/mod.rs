@@ -1,7 +1,7 @@
 //! The session: one client's state machine. Pure: commands and time in, outcomes out.
 //!
 //! - here: the state, the order of commands, and the commands that need nobody else;
-//! - [`connect`], [`channels`], [`history`]: the commands that need settings or the hub;
+//! - [`connect`], [`channels`], [`history`], [`presence`]: the commands that need settings or the hub;
 //! - [`wishes`]: what a subscription asks for beyond live publications;
 //! - [`heartbeat`]: pings, pongs and deadlines;
 //! - [`settings`]: what sessions are allowed.
@@ -20,6 +20,7 @@ pub mod channels;
 pub mod connect;
 pub mod heartbeat;
 pub mod history;
+pub mod presence;
 pub mod settings;
 pub mod wishes;
 
@@ -33,6 +34,7 @@ use uuid::Uuid;
 use crate::hub::{ChannelId, Hub};
 use crate::shard::wheel::Tick;
 use heartbeat::Heartbeat;
+use presence::Question;
 use settings::Settings;
 pub use wishes::Wishes;
 
@@ -148,6 +150,15 @@ pub enum Outcome {
         /// The epoch that the client has; empty where it has none.
         epoch: String,
     },
+    /// To be asked of the broker.
+    Presence {
+        /// The command.
+        id: u32,
+        /// The channel.
+        channel: String,
+        /// What about it.
+        question: Question,
+    },
     /// The connection ends.
     Disconnect(DisconnectCode),
 }
@@ -236,9 +247,9 @@ impl Session {
         } else if let Some(request) = command.publish {
             self.publish(id, request, view)
         } else if let Some(request) = command.presence {
-            switched_off(id, &request.channel, view.settings)
+            self.presence(id, request.channel, Question::Members, view)
         } else if let Some(request) = command.presence_stats {
-            switched_off(id, &request.channel, view.settings)
+            self.presence(id, request.channel, Question::Numbers, view)
         } else if let Some(request) = command.history {
             self.history(id, request, view)
         } else if let Some(request) = command.rpc {
@@ -273,7 +284,11 @@ impl Session {
         } else if let Some(request) = &command.unsubscribe {
             let mine = hub.find(&request.channel).and_then(|channel| self.place(channel));
             mine.is_some_and(|place| self.subscriptions[place].position().is_none())
-        } else if command.publish.is_some() || command.history.is_some() {
+        } else if command.publish.is_some()
+            || command.history.is_some()
+            || command.presence.is_some()
+            || command.presence_stats.is_some()
+        {
             self.pending_subscribes > 0 || self.pending_calls >= MAX_PENDING_CALLS
         } else {
             false
@@ -377,15 +392,6 @@ fn first_is_send(command: &Command) -> bool {
         && command.presence_stats.is_none()
         && command.history.is_none()
         && command.rpc.is_none()
-}
-
-/// The answer of a feature that no namespace has yet.
-fn switched_off(id: u32, channel: &str, settings: &Settings) -> Outcome {
-    if channel.is_empty() {
-        return Outcome::Disconnect(DisconnectCode::BadRequest);
-    }
-    let code = settings.channels.options(channel).err().unwrap_or(ErrorCode::NotAvailable);
-    Outcome::Reply(error_reply(id, code))
 }
 
 #[cfg(test)]

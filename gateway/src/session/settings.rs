@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tidegate_broadcaster::Retention;
+use tidegate_broadcaster::{Attendance, Retention};
 use tidegate_protocol::code::ErrorCode;
 use tidegate_protocol::limits::Limits;
 
-use crate::config::{ChannelConfig, ChannelOptions, QueuePolicy};
+use crate::config::{ChannelConfig, ChannelOptions};
+use crate::hub::Traits;
 use crate::shard::wheel::{TICK_MS, Tick};
 
 /// Everything that the sessions of a node have in common.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub queue_max_size: usize,
     /// `client.history_max_publication_limit`.
     pub history_limit: u32,
+    /// `client.presence_max_clients`.
+    pub presence_limit: u32,
     /// `client.recovery_max_publication_limit`.
     pub recovery_limit: u32,
     /// `client.channel_position_check_delay`, in ticks; `None`: off.
@@ -79,9 +82,13 @@ impl ChannelRules {
         if fits { Ok(options) } else { Err(ErrorCode::BadRequest) }
     }
 
-    /// What becomes of a channel's publications that a slow session has not taken.
-    pub fn queue_policy(&self, channel: &str) -> QueuePolicy {
-        self.options(channel).map_or(QueuePolicy::Disconnect, |options| options.queue_policy)
+    /// What a channel has of its namespace.
+    pub fn traits(&self, channel: &str) -> Traits {
+        let of = |options: &ChannelOptions| Traits {
+            policy: options.queue_policy,
+            attendance: Attendance { presence: options.presence, announce: options.join_leave },
+        };
+        self.options(channel).map(of).unwrap_or_default()
     }
 
     /// What a channel keeps; `None`: nothing, or there is no such channel.

@@ -9,8 +9,8 @@ use tidegate_protocol::message::{
 use super::heartbeat::Due;
 use super::settings::{ChannelRules, Timing};
 use super::*;
-use crate::config::{ChannelConfig, ChannelOptions, Namespace, QueuePolicy};
-use crate::hub::{Status, Subscriber};
+use crate::config::{ChannelConfig, ChannelOptions, Namespace};
+use crate::hub::{Status, Subscriber, Traits};
 
 fn settings() -> Settings {
     let open = ChannelOptions {
@@ -31,6 +31,7 @@ fn settings() -> Settings {
         channel_limit: 3,
         queue_max_size: 1 << 20,
         history_limit: 300,
+        presence_limit: 5000,
         recovery_limit: 300,
         position_check: None,
         include_server_time: false,
@@ -89,7 +90,7 @@ impl World {
     }
 
     fn join(&mut self, name: &str) -> ChannelId {
-        let channel = self.hub.open(name.into(), Status::Live, QueuePolicy::Disconnect);
+        let channel = self.hub.open(name.into(), Status::Live, Traits::default());
         let place = self.session.subscriptions().len() as u32;
         let position = self.hub.subscribe(channel, Subscriber::new(0, place));
         self.session.add(channel, position);
@@ -269,7 +270,7 @@ fn features_that_are_off_say_so() {
 #[test]
 fn subscribes_overlap_and_what_must_not_overtake_them_waits() {
     let mut world = World::connected();
-    let pending = world.hub.open("pending".into(), Status::Pending, QueuePolicy::Disconnect);
+    let pending = world.hub.open("pending".into(), Status::Pending, Traits::default());
     world.join("live");
     world.session.reserve(pending);
     assert!(!world.waits(&subscribe("other")), "subscribes are under way together");
@@ -304,7 +305,7 @@ fn a_subscribe_waits_for_the_publishes_before_it() {
 #[test]
 fn a_subscription_that_was_refused_leaves_no_trace() {
     let mut world = World::connected();
-    let refused = world.hub.open("refused".into(), Status::Pending, QueuePolicy::Disconnect);
+    let refused = world.hub.open("refused".into(), Status::Pending, Traits::default());
     world.session.reserve(refused);
     let live = world.join("live");
     let removed = world.session.settle(refused, None).unwrap();

@@ -34,6 +34,8 @@ pub struct Wishes {
     pub filter: Option<Box<Filter>>,
     /// It receives deltas. Such a one is always positioned, and has no filter.
     pub delta: bool,
+    /// It is told who comes and goes.
+    pub attending: bool,
 }
 
 impl Wishes {
@@ -69,7 +71,10 @@ impl Session {
         let positioned = recoverable
             || delta
             || keeps && (options.force_positioning || (request.positioned && (options.allow_positioning || reads)));
-        (positioned || filter.is_some()).then(|| {
+        let attending = options.join_leave
+            && (options.force_push_join_leave
+                || (request.join_leave && self.may_read_presence(options, settings, true)));
+        (positioned || filter.is_some() || attending).then(|| {
             let from = || Position { offset: request.offset, epoch: request.epoch.as_str().into() };
             Box::new(Wishes {
                 positioned,
@@ -81,8 +86,16 @@ impl Session {
                 meta_ttl: channels.meta_ttl(options),
                 filter: filter.map(Box::new),
                 delta,
+                attending,
             })
         })
+    }
+
+    /// Whether the session may ask who is in channels with these options.
+    pub(super) fn may_read_presence(&self, options: &ChannelOptions, settings: &Settings, subscribed: bool) -> bool {
+        settings.insecure
+            || (options.allow_presence_for_client || (options.allow_presence_for_subscriber && subscribed))
+                && (!self.user().is_empty() || options.allow_presence_for_anonymous)
     }
 
     /// Whether the session may read the history of channels with these options.

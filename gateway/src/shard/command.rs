@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tidegate_broadcaster::{BrokerError, Channel, Event, HistoryQuery, Interest, PublishRequest, Published, Retention};
+use tidegate_broadcaster::{
+    BrokerError, Change, Channel, Event, HistoryQuery, Interest, PublishRequest, Published, Retention,
+};
 use tidegate_protocol::code::ErrorCode;
-use tidegate_protocol::filter::Filter;
 use tidegate_protocol::message::{Command, Publication, Reply};
 use uuid::Uuid;
 
@@ -55,6 +56,7 @@ impl<S: Socket> Shard<S> {
             Outcome::History { id, channel, query, epoch } => {
                 self.ask_history(key, id, &channel.into(), query, epoch);
             }
+            Outcome::Presence { id, channel, question } => self.ask_presence(key, id, &channel.into(), question),
             Outcome::Disconnect(code) => self.disconnect(key, code),
         }
     }
@@ -72,18 +74,18 @@ impl<S: Socket> Shard<S> {
                 Interest::Pending => Status::Pending,
             };
             self.stats.channels.add(1);
-            let policy = self.setup.settings.channels.queue_policy(&name);
-            self.hub.open(name, status, policy)
+            let traits = self.setup.settings.channels.traits(&name);
+            self.hub.open(name, status, traits)
         });
         let live = self.hub.status(channel) == Some(Status::Live);
         let positioned = wishes.as_ref().is_some_and(|wishes| wishes.positioned);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if live && !positioned {
             let place = connection.session.subscriptions().len() as u32;
-            let filter = wishes.and_then(|wishes| wishes.filter);
-            let position = join(&mut self.hub, channel, Subscriber::new(key.index, place), filter);
+            let position = join(&mut self.hub, channel, Subscriber::new(key.index, place), wishes.as_deref());
             connection.session.add(channel, position);
             self.stats.subscriptions.add(1);
+            self.attend(key, channel, Change::Joined);
             return self.reply(key, &subscribe_reply(command));
         }
         connection.session.reserve(channel);
@@ -123,10 +125,10 @@ impl<S: Socket> Shard<S> {
                 }
                 (Ok(()), wishes) => {
                     let subscriber = Subscriber::new(key.index, place as u32);
-                    let filter = wishes.and_then(|wishes| wishes.filter);
-                    let position = join(&mut self.hub, channel, subscriber, filter);
+                    let position = join(&mut self.hub, channel, subscriber, wishes.as_deref());
                     connection.session.settle(channel, Some(position));
                     self.stats.subscriptions.add(1);
+                    self.attend(key, channel, Change::Joined);
                     self.reply(key, &subscribe_reply(command));
                 }
                 (Err(error), _) => {
@@ -181,6 +183,7 @@ impl<S: Socket> Shard<S> {
         let position = removed.and_then(|removed| removed.removed.position());
         self.fix_moved(removed);
         let Some(position) = position else { return }; // it still waited: `subscribed` will find nobody
+        self.attend(key, channel, Change::Left);
         for moved in self.hub.unsubscribe(channel, position).into_iter().flatten() {
             if let Some((_, other)) = self.connections.at_mut(moved.subscriber.session) {
                 other.session.relocate(moved.subscriber.place(), moved.position);
@@ -242,7 +245,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// A session waits for the broker.
-    fn call(&mut self, session: Key, call: Call<S>) {
+    pub(super) fn call(&mut self, session: Key, call: Call<S>) {
         if let Some(connection) = self.connections.get_mut(session) {
             connection.session.call_started();
         }
@@ -269,10 +272,18 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Adds a subscriber to a live channel, and answers its place there.
-pub(super) fn join(hub: &mut Hub, channel: ChannelId, subscriber: Subscriber, filter: Option<Box<Filter>>) -> u32 {
-    match filter {
-        Some(filter) => hub.subscribe_filtered(channel, subscriber, filter),
+/// Adds a subscriber to a live channel, with what it wishes, and answers its place there.
+pub(super) fn join(hub: &mut Hub, channel: ChannelId, subscriber: Subscriber, wishes: Option<&Wishes>) -> u32 {
+    let Some(wishes) = wishes else { return hub.subscribe(channel, subscriber) };
+    let marks = [
+        (wishes.positioned, Subscriber::positioned as fn(Subscriber) -> Subscriber),
+        (wishes.delta, Subscriber::with_deltas),
+        (wishes.attending, Subscriber::attending),
+    ];
+    let subscriber =
+        marks.iter().filter(|(wished, _)| *wished).fold(subscriber, |subscriber, (_, mark)| mark(subscriber));
+    match &wishes.filter {
+        Some(filter) => hub.subscribe_filtered(channel, subscriber, filter.clone()),
         None => hub.subscribe(channel, subscriber),
     }
 }

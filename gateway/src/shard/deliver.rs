@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_broadcaster::Publication;
+use tidegate_broadcaster::{Publication, PushKind};
 use tidegate_protocol::filter::Filter;
 
 use super::Shard;
@@ -10,6 +10,7 @@ use super::encode::{Encodings, Form, Kind, encode_push};
 use super::outbox::Queueing;
 use super::socket::Socket;
 use super::stats::{Dropped, Wire};
+use crate::config::QueuePolicy;
 use crate::hub::fanout::{BUDGET, QUANTUM, weight};
 use crate::hub::stream::{Arrival, Stream};
 use crate::hub::{ChannelId, Filters, Subscriber, Visit};
@@ -24,7 +25,9 @@ impl<S: Socket> Shard<S> {
             // The last subscriber left while it was on its way.
             return self.inbox.release(weight(&publication));
         };
-        self.recoveries.note(channel, &publication);
+        if publication.kind == PushKind::Publication {
+            self.recoveries.note(channel, &publication);
+        }
         match self.hub.arrive(channel, publication.offset, &publication.epoch) {
             Arrival::InOrder => {}
             Arrival::Again => {
@@ -51,11 +54,18 @@ impl<S: Socket> Shard<S> {
                 return;
             }
             let Some((channel, mut round, begun)) = self.fanout.take() else { return };
-            let queueing = Queueing { channel, policy: self.hub.policy(channel) };
+            let attendance = round.is_attendance();
+            let policy = match self.hub.traits(channel).policy {
+                // A place for the newest publication is none for who has come before somebody else.
+                QueuePolicy::Latest if attendance => QueuePolicy::DropOldest,
+                policy => policy,
+            };
+            let queueing = Queueing { channel, policy };
             if begun {
                 self.inbox.release(round.publications.iter().map(|publication| weight(publication)).sum());
                 self.hub.begin_visit(channel);
-                if let (Some(stream), Some(last)) = (self.hub.stream(channel), round.publications.last())
+                if !attendance
+                    && let (Some(stream), Some(last)) = (self.hub.stream(channel), round.publications.last())
                     && stream.has_deltas()
                 {
                     round.wires.refer_to(stream.exchange(last));
@@ -72,9 +82,13 @@ impl<S: Socket> Shard<S> {
             for subscriber in visited {
                 let Some((_, connection)) = self.connections.at_mut(subscriber.session) else { continue };
                 let Some(wire) = connection.wire() else { continue };
-                let kind = subscriber.kind();
+                if attendance && !subscriber.is_attending() {
+                    continue;
+                }
+                let kind = if attendance { Kind::Plain } else { subscriber.kind() };
                 // Who has come in with a part of this round already gets the rest of it, and who has a filter what passes.
-                if (late.is_some() || subscriber.is_filtered())
+                if !attendance
+                    && (late.is_some() || subscriber.is_filtered())
                     && let Some((from, filter)) = part_of(*subscriber, channel, first, late, filters)
                 {
                     for publication in round.publications.iter() {
@@ -109,7 +123,9 @@ impl<S: Socket> Shard<S> {
                     continue;
                 }
                 pending += u64::from(carried);
-                subscriber.was_sent();
+                if !attendance {
+                    subscriber.was_sent();
+                }
                 if connection.marks.is_empty() {
                     self.dirty.push(subscriber.session);
                 }

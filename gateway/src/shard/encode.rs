@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_broadcaster::{Content, Publication};
+use tidegate_broadcaster::{Content, Publication, PushKind};
 use tidegate_protocol::codec::payload::json_form;
-use tidegate_protocol::codec::{Format, PublicationParts, encode_publication};
+use tidegate_protocol::codec::{Format, PublicationParts, encode_publication, encode_reply};
 use tidegate_protocol::delta;
+use tidegate_protocol::message::{Join, Leave, Push, Reply};
 use tidegate_protocol::websocket::frame::{BINARY, TEXT, write_header};
 use tungstenite::protocol::frame::coding::OpCode;
 
@@ -150,7 +151,9 @@ pub(super) fn encode_push(
     out: &mut Vec<u8>,
 ) -> bool {
     scratch.clear();
-    if !encode_one(wire.format(), publication, form, scratch) {
+    if publication.kind != PushKind::Publication {
+        encode_attendance(wire.format(), publication, scratch);
+    } else if !encode_one(wire.format(), publication, form, scratch) {
         return false;
     }
     if wire.is_websocket() {
@@ -158,6 +161,17 @@ pub(super) fn encode_push(
     }
     out.extend_from_slice(scratch);
     true
+}
+
+/// Appends a push that tells who has come or gone.
+fn encode_attendance(format: Format, publication: &Publication, out: &mut Vec<u8>) {
+    let info = publication.info.as_deref().cloned();
+    let push = Push { channel: publication.channel.to_string(), ..Push::default() };
+    let push = match publication.kind {
+        PushKind::Leave => Push { leave: Some(Leave { info }), ..push },
+        PushKind::Join | PushKind::Publication => Push { join: Some(Join { info }), ..push },
+    };
+    encode_reply(format, &Reply { push: Some(push), ..Reply::default() }, out);
 }
 
 /// Appends one push; `false` where the format cannot carry the payload.

@@ -11,13 +11,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_broadcaster::{BrokerError, Channel, Event, History, Published, ShardInbox};
+use tidegate_broadcaster::{BrokerError, Channel, Event, History, Presence, PresenceStats, Published, ShardInbox};
 use tokio::sync::Notify;
 
 use super::slab::Key;
 use crate::admission::Permit;
 use crate::hub::Hub;
 use crate::hub::fanout::weight;
+
+/// Who is in a channel, as far as it was asked.
+#[derive(Debug)]
+pub enum Attended {
+    /// Who.
+    Members(Presence),
+    /// How many.
+    Numbers(PresenceStats),
+}
 
 /// What others ask of a shard.
 pub enum Message<S> {
@@ -51,6 +60,15 @@ pub enum Message<S> {
         epoch: String,
         /// The answer.
         result: Result<History, BrokerError>,
+    },
+    /// The broker's answer to a client's question about who is in a channel.
+    Presence {
+        /// The client's connection.
+        session: Key,
+        /// Its command.
+        command: u32,
+        /// The answer.
+        result: Result<Attended, BrokerError>,
     },
     /// The broker's answer for sessions that are being brought up to date.
     Recovered {

@@ -8,6 +8,7 @@
 //! | `read` | bytes from a socket to commands |
 //! | `command` | a command's outcome: replies, subscriptions, publishes |
 //! | `deliver`, [`encode`] | publications to sessions, in slices; publications as bytes |
+//! | `presence` | who comes and goes, and who asks about it |
 //! | `recover`, `checks` | sessions with a position: recovery, and what is told when something is missing |
 //! | `write` | a turn's output to the sockets |
 //! | `close` | how connections end |
@@ -36,6 +37,7 @@ pub mod inbox;
 pub mod outbox;
 pub mod palette;
 mod poller;
+mod presence;
 pub mod reactor;
 mod read;
 mod recover;
@@ -231,6 +233,7 @@ impl<S: Socket> Shard<S> {
             Message::History { session, command, epoch, result } => {
                 self.history_read(session, command, &epoch, result);
             }
+            Message::Presence { session, command, result } => self.attended(session, command, result),
             Message::Recovered { channel, read, result } => self.recovered(&channel, read, &result),
             Message::Checked { channel, result } => self.checked(&channel, &result),
             Message::Drain(over) => self.start_drain(over),

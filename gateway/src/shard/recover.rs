@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tidegate_broadcaster::{BrokerError, Channel, History, HistoryQuery, Publication};
+use tidegate_broadcaster::{BrokerError, Change, Channel, History, HistoryQuery, Publication};
 use tidegate_protocol::code::{ErrorCode, UnsubscribeCode};
 use tidegate_protocol::codec::Format;
 use tidegate_protocol::message::{
@@ -89,9 +89,8 @@ impl<S: Socket> Shard<S> {
             (Err(code), _) => return self.stay_out(channel, reader, code),
             (Ok(_), Err(error)) => return self.stay_out(channel, reader, error_code(error)),
         };
-        let subscriber = Subscriber::new(key.index, place as u32).positioned();
-        let subscriber = if reader.wishes.delta { subscriber.with_deltas() } else { subscriber };
-        let position = add(&mut self.hub, channel, subscriber, reader.wishes.filter.clone());
+        let subscriber = Subscriber::new(key.index, place as u32);
+        let position = add(&mut self.hub, channel, subscriber, Some(&reader.wishes));
         connection.session.settle(channel, Some(position));
         let mut began = false;
         let stream = self.hub.watch(channel, || {
@@ -106,6 +105,7 @@ impl<S: Socket> Shard<S> {
             self.check_later(channel, self.setup.settings.position_check);
         }
         self.stats.subscriptions.add(1);
+        self.attend(key, channel, Change::Joined);
         if reader.wishes.recover.is_some() {
             self.stats.recoveries[usize::from(!joining.recovered)].add(1);
         }

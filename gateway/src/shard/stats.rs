@@ -205,6 +205,8 @@ pub struct ShardStats {
     pub insufficient: Count,
     /// Subscriptions that came back and asked for what they had missed: those that got it, and those that could not.
     pub recoveries: [Count; 2],
+    /// Questions who is in a channel that were not answered because too many are.
+    pub presence_refused: Count,
     /// Publications that came again, and were passed over.
     pub repeated: Count,
     /// Comparisons of a channel's position with the broker's.
@@ -264,6 +266,7 @@ impl Default for ShardStats {
             gaps: Default::default(),
             insufficient: Count::default(),
             recoveries: Default::default(),
+            presence_refused: Count::default(),
             repeated: Count::default(),
             position_checks: Count::default(),
             queue_bytes: Count::default(),

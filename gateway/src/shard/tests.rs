@@ -1,5 +1,6 @@
 //! A whole shard with virtual sockets: no network, no clock.
 
+mod presence;
 mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};

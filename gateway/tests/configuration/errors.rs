@@ -82,8 +82,8 @@ fn each_error_names_its_place_the_key_the_value_and_what_would_do() {
             "t.toml:2: client.token.hmac_secret_key: users and tokens (JWT) are not built yet; remove the key, or start with --skip-unsupported to do without it",
         ),
         (
-            "[channel.without_namespace]\npresence = true",
-            "t.toml:2: channel.without_namespace.presence = true: presence is not built yet; remove the key, or start with --skip-unsupported to do without it",
+            "[channel.without_namespace]\nallow_user_limited_channels = true",
+            "t.toml:2: channel.without_namespace.allow_user_limited_channels = true: users and tokens (JWT) are not built yet; remove the key, or start with --skip-unsupported to do without it",
         ),
         // Channels.
         (

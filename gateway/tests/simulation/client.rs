@@ -44,6 +44,10 @@ pub(crate) struct Subscription {
     pub(crate) last: Option<u64>,
     delta: bool,
     base: Option<Vec<u8>>,
+    /// Clients that it was told have come, and have not gone.
+    pub(crate) here: BTreeSet<String>,
+    /// Clients that it was told have gone.
+    pub(crate) gone: BTreeSet<String>,
 }
 
 pub(crate) struct Client {
@@ -53,11 +57,14 @@ pub(crate) struct Client {
     pub(crate) subscriptions: BTreeMap<String, Subscription>,
     pub(crate) stalled: bool,
     connected: bool,
+    /// What the node calls it.
+    pub(crate) name: String,
     ids: BTreeMap<u32, String>,
     next_id: u32,
     input: Vec<u8>,
     pub(crate) received: u64,
     pub(crate) recovered: u64,
+    pub(crate) told: u64,
 }
 
 impl Client {
@@ -69,11 +76,13 @@ impl Client {
             subscriptions: BTreeMap::new(),
             stalled: false,
             connected: false,
+            name: String::new(),
             ids: BTreeMap::new(),
             next_id: 1,
             input: Vec::new(),
             received: 0,
             recovered: 0,
+            told: 0,
         }
     }
 
@@ -185,8 +194,15 @@ impl Client {
         if let Some(channel) = self.ids.remove(&reply.id) {
             return self.answered(&channel, reply, lost);
         }
+        if let Some(connected) = reply.connect {
+            self.name = connected.client;
+        }
         let Some(push) = reply.push else { return Ok(()) };
-        if push.disconnect.is_some() {
+        if let Some(info) = push.join.and_then(|join| join.info) {
+            self.attendance(&push.channel, &info.client, true)?;
+        } else if let Some(info) = push.leave.and_then(|leave| leave.info) {
+            self.attendance(&push.channel, &info.client, false)?;
+        } else if push.disconnect.is_some() {
             self.close();
         } else if let Some(publication) = &push.r#pub {
             self.publication(&push.channel, publication, lost)?;
@@ -221,6 +237,7 @@ impl Client {
             return Err(format!("{channel}: {result:?}"));
         }
         subscription.live = true;
+        (subscription.here, subscription.gone) = Default::default();
         // Who recovered has everything up to where it was; who could not was told, and goes on from where the channel is.
         subscription.last = recovers.then_some(result.offset);
         subscription.position = recovers.then(|| (result.offset, result.epoch.clone()));
@@ -263,6 +280,24 @@ impl Client {
         }
         self.received += 1;
         Ok(())
+    }
+}
+
+impl Client {
+    /// Somebody has come or gone: each comes before it goes, and once.
+    fn attendance(&mut self, channel: &str, who: &str, comes: bool) -> Result<(), String> {
+        let Some(subscription) = self.subscriptions.get_mut(channel).filter(|subscription| subscription.live) else {
+            return Ok(());
+        };
+        self.told += 1;
+        let news = if comes {
+            subscription.gone.remove(who);
+            subscription.here.insert(who.to_owned())
+        } else {
+            subscription.here.remove(who);
+            subscription.gone.insert(who.to_owned())
+        };
+        if news { Ok(()) } else { Err(format!("{channel}: {who} comes ({comes}) a second time")) }
     }
 }
 

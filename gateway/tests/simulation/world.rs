@@ -1,6 +1,6 @@
 //! Whole shards and an embedded broker with virtual clients, driven by a seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tidegate::shard::entropy::Entropy;
 use tidegate::shard::inbox::{Inbox, Message};
 use tidegate::shard::stats::ShardStats;
 use tidegate::shard::{Call, Setup, Shard};
-use tidegate_broadcaster::{Broker, EmbeddedBroker, Event, Inboxes, Publication, PublishRequest, ShardInbox};
+use tidegate_broadcaster::{Broker, EmbeddedBroker, Event, Inboxes, Publication, PublishRequest, PushKind, ShardInbox};
 
 use crate::client::{Client, Lost, Promise, number_of, promise};
 use crate::random::Random;
@@ -28,8 +28,11 @@ const CLIENTS: usize = 40;
 const STEPS: usize = 400;
 const PLENTY: usize = 1 << 40;
 
-const CHANNELS: [&str; 9] =
-    ["plain-1", "plain-2", "kept:1", "kept:2", "kept:3", "short:1", "latest:1", "latest:2", "oldest:1"];
+/// A channel that knows who is in it, and tells who comes and goes.
+const ROOM: &str = "room:1";
+
+const CHANNELS: [&str; 10] =
+    ["plain-1", "plain-2", "kept:1", "kept:2", "kept:3", "short:1", "latest:1", "latest:2", "oldest:1", ROOM];
 
 /// What all payloads have in common.
 const TEXT: &str = "what all of them have in common, so that a delta is short";
@@ -70,7 +73,8 @@ impl ShardInbox for Lossy {
             Event::Publications(publications) => {
                 let losses = &mut *self.losses.lock().unwrap();
                 let kept = publications.into_iter().filter(|publication| {
-                    let lost = losses.random.permille(losses.share);
+                    // Nothing would reveal a lost one of the others: what is checked is that a node tells them all.
+                    let lost = publication.kind == PushKind::Publication && losses.random.permille(losses.share);
                     if lost && let Some(number) = number_of(&publication.payload.data) {
                         losses.lost.entry(publication.channel.to_string()).or_default().insert(number);
                     }
@@ -117,6 +121,8 @@ pub(crate) struct Summary {
     pub(crate) insufficient: u64,
     pub(crate) conflated: u64,
     pub(crate) dropped: u64,
+    /// Times at which clients were told that one has come or gone.
+    pub(crate) told: u64,
 }
 
 impl Summary {
@@ -129,6 +135,7 @@ impl Summary {
             insufficient: self.insufficient + other.insufficient,
             conflated: self.conflated + other.conflated,
             dropped: self.dropped + other.dropped,
+            told: self.told + other.told,
         }
     }
 }
@@ -166,11 +173,13 @@ fn config() -> Config {
         ..open.clone()
     };
     let thins = |queue_policy| ChannelOptions { queue_policy, ..open.clone() };
+    let room = ChannelOptions { presence: true, join_leave: true, force_push_join_leave: true, ..open.clone() };
     let options = [
         ("kept", keeps(100_000)),
         ("short", keeps(5)),
         ("latest", thins(QueuePolicy::Latest)),
         ("oldest", thins(QueuePolicy::DropOldest)),
+        ("room", room),
     ];
     let namespace = |(name, options): (&str, _)| Namespace { name: name.to_owned(), options };
     config.channel.namespaces = options.map(namespace).into();
@@ -409,11 +418,36 @@ impl World {
                 }
             }
         }
+        self.attendance()?;
         for node in &self.nodes {
             let stats = &node.stats;
             let waiting = [stats.pending.get(), stats.queue_bytes.get(), node.inbox.bytes() as u64];
             if waiting != [0; 3] {
                 return Err(format!("in the end {waiting:?} wait (deliveries, bytes of queues, bytes of the inbox)"));
+            }
+        }
+        Ok(())
+    }
+
+    /// In the end those are present who are subscribed, and what everybody was told of them agrees with that.
+    fn attendance(&self) -> Result<(), String> {
+        let answer = self.broker.presence(&ROOM.into(), u32::MAX).now_or_never();
+        let Some(Ok(presence)) = answer else { return Err("the embedded broker waits".to_owned()) };
+        let present: BTreeSet<&str> = presence.members.iter().map(|info| info.client.as_str()).collect();
+        let live = |client: &&Client| client.subscriptions.get(ROOM).is_some_and(|subscription| subscription.live);
+        let members: Vec<&Client> = self.clients.iter().filter(live).collect();
+        let subscribed: BTreeSet<&str> = members.iter().map(|client| client.name.as_str()).collect();
+        if present != subscribed {
+            return Err(format!("{present:?} are present, {subscribed:?} are subscribed"));
+        }
+        for client in members {
+            let subscription = &client.subscriptions[ROOM];
+            let is_here = |who: &String| present.contains(who.as_str());
+            if !subscription.here.contains(&client.name)
+                || !subscription.here.iter().all(is_here)
+                || subscription.gone.iter().any(is_here)
+            {
+                return Err(format!("{} was told {subscription:?}, but {present:?} are present", client.name));
             }
         }
         Ok(())
@@ -430,6 +464,7 @@ impl World {
             insufficient: sum(|stats| stats.insufficient.get()),
             conflated: sum(|stats| stats.conflated.get()),
             dropped: sum(|stats| stats.dropped.iter().map(|count| count.get()).sum()),
+            told: self.clients.iter().map(|client| client.told).sum(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tidegate::shard::inbox::{Inbox, Message};
-use tidegate_broadcaster::{Event, Inboxes, Payload, Publication, ShardInbox, internals};
+use tidegate_broadcaster::{Event, Inboxes, Payload, Publication, PushKind, ShardInbox, internals};
 
 use crate::client::{self, Form};
 use crate::world::{Virtual, World, Wrong, expect};
@@ -58,6 +58,7 @@ fn payload() -> Bytes {
 fn publication(channel: &str) -> Arc<Publication> {
     Arc::new(Publication {
         channel: channel.into(),
+        kind: PushKind::Publication,
         payload: Payload::new(payload()),
         offset: 0,
         epoch: Arc::default(),

@@ -80,9 +80,10 @@ PYTHON = str(CACHE / "venv" / "bin" / "python")
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("javascript", SDK / "javascript", _node("client.test.mjs", "recovery.test.mjs"), plain_claims),
+        Suite("javascript", SDK / "javascript", _node("client.test.mjs", "recovery.test.mjs", "presence.test.mjs"), plain_claims),
         Suite("python", SDK / "python", [PYTHON, "test_client.py"], plain_claims),
         Suite("python-recovery", SDK / "python", [PYTHON, "test_recovery.py"], plain_claims),
+        Suite("python-presence", SDK / "python", [PYTHON, "test_presence.py"], plain_claims),
         Suite("go", SDK / "go", ["go", "test", "-v", "-count=1", "-timeout=240s", "."], go_claims, go_missing),
         Suite("cent", SDK / "python", [PYTHON, "test_cent.py"], plain_claims),
         Suite("operations", SDK / "python", [PYTHON, "test_operations.py"], plain_claims),

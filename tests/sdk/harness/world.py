@@ -143,8 +143,14 @@ NAMESPACES = [
         "allowed_delta_types": ["fossil"], "delta_publish": True,
     }
     for name, size in (("kept", 1000), ("brief", 10))
+] + [
+    {
+        "name": "room", "presence": True, "join_leave": True,
+        "allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True,
+        "allow_presence_for_subscriber": True, "allow_presence_for_anonymous": True,
+    }
 ]  # fmt: skip
-"""Channels with a history: one that keeps all that a test publishes, and one that does not."""
+"""Channels with a history: one that keeps all that a test publishes, and one that does not. And one with presence."""
 
 
 class Gateway(Server):

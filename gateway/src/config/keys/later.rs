@@ -22,7 +22,6 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("", MAPS_WHY, &[("shared_poll", "{}", "Settings of shared poll subscriptions.")]),
     ("client", TOKENS_WHY, CLIENT_TOKENS),
     ("client", HISTORY_WHY, CLIENT_HISTORY),
-    ("client", PRESENCE_WHY, &[("presence_update_interval", "\"27s\"", "Time between two renewals of presence.")]),
     ("client.token", TOKENS_WHY, TOKEN),
     ("client.subscription_token", TOKENS_WHY, &[("enabled", "false", "Subscription tokens have keys of their own.")]),
     ("client.subscription_token", TOKENS_WHY, TOKEN),
@@ -54,13 +53,11 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("channel.proxy.subscribe_stream", PROXY_WHY, PROXY),
     ("channel.proxy.subscribe_stream.http.tls", PROXY_WHY, TLS),
     ("channel.proxy.subscribe_stream.grpc.tls", PROXY_WHY, TLS),
-    ("channel.without_namespace", PRESENCE_WHY, OPTIONS_PRESENCE),
     ("channel.without_namespace", HISTORY_WHY, OPTIONS_HISTORY),
     ("channel.without_namespace", PROXY_WHY, OPTIONS_PROXY),
     ("channel.without_namespace", TOKENS_WHY, OPTIONS_USERS),
     ("channel.without_namespace", DELIVERY_WHY, OPTIONS_DELIVERY),
     ("channel.without_namespace", MAPS_WHY, OPTIONS_MAPS),
-    ("channel.namespaces[]", PRESENCE_WHY, OPTIONS_PRESENCE),
     ("channel.namespaces[]", HISTORY_WHY, OPTIONS_HISTORY),
     ("channel.namespaces[]", PROXY_WHY, OPTIONS_PROXY),
     ("channel.namespaces[]", TOKENS_WHY, OPTIONS_USERS),
@@ -105,7 +102,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
 ];
 
 const TLS_SERVER_WHY: &str = "TLS in the gateway is not built yet: end it in a proxy in front";
-const PRESENCE_WHY: &str = "presence is not built yet";
+const PRESENCE_WHY: &str = "presence is kept where messages come from, in one way";
 const TOKENS_WHY: &str = "users and tokens (JWT) are not built yet";
 const HISTORY_WHY: &str = "this part of history and recovery is not built yet";
 const PROXY_WHY: &str = "proxying events to a backend is not built yet";
@@ -146,7 +143,6 @@ const REDIS_TOPOLOGY: &[LaterRow] = &[
 ];
 
 const REDIS_PRESENCE: &[LaterRow] = &[
-    ("presence_ttl", "\"60s\"", "How long a client counts as present without renewal."),
     ("presence_hash_field_ttl", "false", "Presence expires by field of the hash."),
     ("presence_user_mapping", "false", "Keeps users of a channel apart, for quick statistics."),
 ];
@@ -212,15 +208,6 @@ const PROXY: &[LaterRow] = &[
 
 const CODE_TRANSFORMS: &[LaterRow] =
     &[("enabled", "false", "Turns connect errors into something else."), ("transforms", "[]", "Into what.")];
-
-const OPTIONS_PRESENCE: &[LaterRow] = &[
-    ("presence", "false", "Keeps who is subscribed."),
-    ("join_leave", "false", "Tells who comes and goes."),
-    ("force_push_join_leave", "false", "Tells it to all subscribers, asked or not."),
-    ("allow_presence_for_client", "false", "Every client with a user id may ask for presence."),
-    ("allow_presence_for_subscriber", "false", "Subscribers may ask for presence."),
-    ("allow_presence_for_anonymous", "false", "Anonymous clients as well."),
-];
 
 const OPTIONS_HISTORY: &[LaterRow] = &[
     ("auto_cache_recover", "false", "Recovers at every subscription, asked or not."),

@@ -95,6 +95,12 @@ const REDIS: &[Row] = &[
     ("password", Secret, Same, "Password, where the address names none."),
     ("connect_timeout", Duration(1, DAY), Same, "How long connecting may take."),
     ("io_timeout", Duration(1, DAY), Same, "How long an answer may take."),
+    (
+        "presence_ttl",
+        Duration(1000, DAY),
+        Differs("a node that stops leaves at once; this is for one that dies"),
+        "How long a node's clients count as present after it was last heard of. At least twice client.presence_update_interval.",
+    ),
 ];
 
 const REDIS_PUBLISH: &[Row] = &[
@@ -156,6 +162,18 @@ const CLIENT: &[Row] = &[
         Differs("one check for each channel and shard, not for each subscription; 0s is never"),
         "Time between two comparisons of a channel's position with the broker's, which find what no message revealed.",
     ),
+    (
+        "presence_update_interval",
+        Duration(100, DAY),
+        Differs("once for each channel and node, not for each client"),
+        "How often a node tells Redis of a channel with presence that it lives. At most half of engine.redis.presence_ttl.",
+    ),
+    (
+        "presence_max_clients",
+        Number(0, 1_000_000),
+        Ours,
+        "Clients in one answer to presence; of a channel with more, error 106. presence_stats has no bound.",
+    ),
     ("history_max_publication_limit", Number(1, 100_000), Same, "Publications in one answer to a history command."),
     (
         "recovery_max_publication_limit",
@@ -212,6 +230,12 @@ const CHANNEL_OPTIONS: &[Row] = &[
         "What a session misses that does not read fast enough: nothing until it is closed with 3008 (disconnect, or empty), the \
          oldest that wait (drop_oldest), or all but the newest of each channel (latest). The last two not with recovery or positioning.",
     ),
+    ("presence", Flag, Same, "Keeps who is subscribed: presence and presence_stats answer."),
+    ("join_leave", Flag, Same, "Tells who comes and goes to subscribers who ask for it and may ask for presence."),
+    ("force_push_join_leave", Flag, Same, "Tells it to all subscribers. Needs join_leave."),
+    ("allow_presence_for_client", Flag, Same, "Every client with a user id may ask for presence."),
+    ("allow_presence_for_subscriber", Flag, Same, "A client may ask for presence while it is subscribed."),
+    ("allow_presence_for_anonymous", Flag, Same, "Together with one of the two: anonymous clients as well."),
     ("history_size", Number(0, 1_000_000), Same, "Publications kept for each channel; 0 is none."),
     ("history_ttl", Duration(0, HISTORY_LONGEST), Same, "How long they are kept after the last one; 0s is no history."),
     (

@@ -112,6 +112,18 @@ pub struct ChannelOptions {
     pub allow_tags_filter: bool,
     /// What becomes of publications that a slow session has not taken.
     pub queue_policy: QueuePolicy,
+    /// A channel remembers who is in it.
+    pub presence: bool,
+    /// A channel tells who comes and goes to subscribers who ask for it.
+    pub join_leave: bool,
+    /// To all of them.
+    pub force_push_join_leave: bool,
+    /// Every client with a user id may ask who is in a channel, and be told who comes and goes.
+    pub allow_presence_for_client: bool,
+    /// A client may while it is subscribed.
+    pub allow_presence_for_subscriber: bool,
+    /// With either of the two, anonymous clients as well.
+    pub allow_presence_for_anonymous: bool,
     /// Publications that a channel keeps; 0 is none.
     pub history_size: u32,
     /// How long they are kept after the last one; zero is no history.

@@ -51,6 +51,11 @@ pub struct Client {
     /// Time between two comparisons of a channel's position with the broker's; zero is never.
     #[serde(with = "units::duration")]
     pub channel_position_check_delay: Duration,
+    /// How often a node tells Redis of a channel with presence that it lives.
+    #[serde(with = "units::duration")]
+    pub presence_update_interval: Duration,
+    /// Clients in one answer to a presence command.
+    pub presence_max_clients: u32,
     /// Publications in one answer to a history command.
     pub history_max_publication_limit: u32,
     /// Publications in one recovery.
@@ -77,6 +82,8 @@ impl Default for Client {
             handshake_limit: 16_384,
             address_connection_limit: 0,
             channel_position_check_delay: Duration::from_secs(40),
+            presence_update_interval: Duration::from_secs(27),
+            presence_max_clients: 5000,
             history_max_publication_limit: 300,
             recovery_max_publication_limit: 300,
         }

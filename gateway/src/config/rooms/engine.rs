@@ -49,6 +49,9 @@ pub struct RedisEngine {
     /// How long an answer may take.
     #[serde(with = "units::duration")]
     pub io_timeout: Duration,
+    /// How long the clients of a node count as present after it was last heard of.
+    #[serde(with = "units::duration")]
+    pub presence_ttl: Duration,
 }
 
 impl fmt::Debug for RedisEngine {
@@ -71,6 +74,7 @@ impl Default for RedisEngine {
             password: String::new(),
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(4),
+            presence_ttl: Duration::from_secs(60),
         }
     }
 }

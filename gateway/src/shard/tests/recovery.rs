@@ -1,6 +1,6 @@
 //! Sessions with a position.
 
-use tidegate_broadcaster::{Event, Payload, Publication};
+use tidegate_broadcaster::{Event, Payload, Publication, PushKind};
 use tidegate_protocol::message::{Command, HistoryRequest, Reply, SubscribeRequest, SubscribeResult};
 
 use super::*;
@@ -8,18 +8,18 @@ use crate::config::RecoveryMode;
 
 /// What a client has got: results of subscribes, and publications with their offsets; `data` as the application sees it.
 #[derive(Debug, Default)]
-struct Got {
+pub(super) struct Got {
     data: Vec<String>,
     patches: usize,
     results: Vec<SubscribeResult>,
-    offsets: Vec<u64>,
+    pub(super) offsets: Vec<u64>,
     unsubscribed: Vec<u32>,
-    errors: Vec<u32>,
-    replies: Vec<Reply>,
+    pub(super) errors: Vec<u32>,
+    pub(super) replies: Vec<Reply>,
 }
 
 impl Client {
-    fn got(&self) -> Got {
+    pub(super) fn got(&self) -> Got {
         use prost::Message as _;
         let wire = self.wire.lock().unwrap();
         let (mut rest, mut got) = (&wire.to_client[..], Got::default());
@@ -60,7 +60,7 @@ impl Client {
         });
     }
 
-    fn ask(&self, request: SubscribeRequest) {
+    pub(super) fn ask(&self, request: SubscribeRequest) {
         self.send(Command { id: 2, subscribe: Some(request), ..Command::default() });
     }
 }
@@ -87,6 +87,7 @@ impl World {
     fn arrives(&mut self, offset: u64, epoch: &str) {
         self.inbox.push(Event::Publications(vec![Arc::new(Publication {
             channel: "news".into(),
+            kind: PushKind::Publication,
             payload: Payload::new("{}".into()),
             offset,
             epoch: epoch.into(),
