@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tidegate::cli::{Cli, Command};
-use tidegate::config::{Loaded, load, print};
+use tidegate::config::{Loaded, Sources, load, print};
 use tidegate::node::{Node, NodeError, banner};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     for notice in loaded.notices() {
         tracing::warn!("{notice}");
     }
-    match run(&loaded) {
+    match run(&loaded, &cli.options.sources()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the node until a signal ends it.
+/// Runs the node until a signal ends it. SIGHUP has it read its settings again.
 #[tokio::main(worker_threads = 2)]
-async fn run(loaded: &Loaded) -> Result<(), NodeError> {
+async fn run(loaded: &Loaded, sources: &Sources) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -74,7 +74,13 @@ async fn run(loaded: &Loaded) -> Result<(), NodeError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = node.failed() => return Err(NodeError::ShardFailed),
-            _ = hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; restart to change settings"),
+            _ = hang_up.recv() => {
+                let sources = sources.clone();
+                match tokio::task::spawn_blocking(move || load(&sources)).await {
+                    Ok(read) => node.reload(read),
+                    Err(error) => tracing::error!(%error, "the settings could not be read"),
+                }
+            }
         }
     }
     tokio::select! {

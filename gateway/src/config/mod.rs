@@ -7,12 +7,14 @@
 //! - [`source`]: reading files and variables into layers;
 //! - [`load`](mod@load): all of it together, into a [`Config`] or the list of everything that is wrong;
 //! - [`check`]: what must hold between keys;
+//! - [`reload`]: what differs between two configurations;
 //! - [`print`](mod@print): `default-config`, `check-config` and the table of the documentation.
 
 pub mod check;
 pub mod keys;
 pub mod load;
 pub mod print;
+pub mod reload;
 mod rooms;
 pub mod settings;
 pub mod source;

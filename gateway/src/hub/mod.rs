@@ -168,6 +168,8 @@ struct Entry {
     subscribers: Vec<Subscriber>,
     /// Where the fan-out in progress stands: subscribers below it are still to be visited.
     cursor: u32,
+    /// The hub's generation when the traits were last looked at.
+    generation: bool,
 }
 
 /// A shard's channels.
@@ -176,6 +178,8 @@ pub struct Hub {
     ids: HashMap<Channel, ChannelId, foldhash::fast::RandomState>,
     entries: Vec<Option<Entry>>,
     free: Vec<ChannelId>,
+    /// Changes with the settings; channels with another one are outdated.
+    generation: bool,
     /// Apart from the entries, because few channels have any, and only for a moment.
     waiters: rustc_hash::FxHashMap<ChannelId, Vec<Waiter>>,
     /// Where channels stand that have a subscriber whose position counts.
@@ -247,8 +251,14 @@ impl Hub {
             self.entries.push(None);
             (self.entries.len() - 1) as ChannelId
         });
-        self.entries[id as usize] =
-            Some(Entry { name: Channel::clone(&name), status, traits, subscribers: Vec::new(), cursor: 0 });
+        self.entries[id as usize] = Some(Entry {
+            name: Channel::clone(&name),
+            status,
+            traits,
+            subscribers: Vec::new(),
+            cursor: 0,
+            generation: self.generation,
+        });
         self.ids.insert(name, id);
         id
     }
@@ -260,6 +270,34 @@ impl Hub {
         self.ids.remove(&entry.name);
         self.free.push(id);
         Some(entry.name)
+    }
+
+    /// The settings have changed: every channel is outdated until it is renewed. None may be outdated already.
+    pub fn outdate(&mut self) {
+        self.generation = !self.generation;
+    }
+
+    /// Whether the channel was opened before the settings changed, and has not been renewed since.
+    pub fn is_outdated(&self, id: ChannelId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.generation != self.generation)
+    }
+
+    /// The channel has these traits under the settings of now.
+    pub fn renew(&mut self, id: ChannelId, traits: Traits) {
+        let generation = self.generation;
+        if let Some(entry) = self.entry_mut(id) {
+            (entry.traits, entry.generation) = (traits, generation);
+        }
+    }
+
+    /// Ids of channels are below this one.
+    pub fn slots(&self) -> ChannelId {
+        self.entries.len() as ChannelId
+    }
+
+    /// Nobody waits for the broker's answer any more. Answers who did.
+    pub fn give_up_waiting(&mut self, id: ChannelId) -> Vec<Waiter> {
+        self.waiters.remove(&id).unwrap_or_default()
     }
 
     /// Whether the channel has neither subscribers nor waiters.

@@ -2,6 +2,7 @@
 //!
 //! - here: start and stop;
 //! - [`resolve`]: from the configuration to what each part needs;
+//! - `reload`: settings that are read again;
 //! - [`view`]: the node as the API and the operators see it;
 //! - `serve`: the HTTP side of the clients' port;
 //! - [`banner`]: what `--dev` tells the person at the terminal.
@@ -10,6 +11,7 @@
 //! connections at once, then the sessions, spread over the drain, then the rest.
 
 pub mod banner;
+mod reload;
 pub mod resolve;
 mod serve;
 pub mod view;
@@ -26,12 +28,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admission::{Admission, AdmissionStats};
 use crate::api::ApiStats;
-use crate::config::Config;
-use crate::config::{EngineType, Shutdown};
+use crate::config::reload::ReloadStats;
+use crate::config::{Config, EngineType};
 use crate::http::{HttpSettings, serve_listener};
 use crate::listen::{self, Door, Speaks};
 use crate::operator::{self, Lifecycle};
 use crate::pressure::PressureStats;
+use crate::session::settings::Settings;
 use crate::shard::HandOff;
 use crate::shard::inbox::{Inbox, Message};
 use crate::shard::reactor::{self, Reactor};
@@ -101,7 +104,11 @@ pub struct Node {
     stop_http: watch::Sender<bool>,
     /// Ends the others, the operators' port among them: it answers until the end.
     stop_tasks: watch::Sender<bool>,
-    shutdown: Shutdown,
+    /// What it was started with.
+    config: Config,
+    /// What sessions are allowed now.
+    settings: watch::Sender<Arc<Settings>>,
+    reloads: Arc<ReloadStats>,
 }
 
 impl Node {
@@ -127,6 +134,8 @@ impl Node {
         let mut receivers = receivers.into_iter();
         let broker = engine.broker();
 
+        let settings = watch::Sender::new(Arc::new(resolve::settings(config)));
+        let reloads = Arc::<ReloadStats>::default();
         let admission_stats = Arc::new(AdmissionStats::default());
         let caps = resolve::caps(config)?;
         let admission = Arc::new(Admission::new(caps, count, Arc::clone(&admission_stats), start));
@@ -145,7 +154,7 @@ impl Node {
             let mut listeners = vec![(http_socket, Speaks::Http)];
             listeners.extend(tcp_sockets.next().map(|socket| (socket, Speaks::Raw)));
             let reactor = Reactor {
-                setup: resolve::setup(config, id as u8, start, start_unix_ms),
+                setup: resolve::setup(config, &settings.borrow(), id as u8, start, start_unix_ms),
                 broker: Arc::clone(&broker),
                 receiver: receivers.next(),
                 door: Door {
@@ -187,7 +196,7 @@ impl Node {
             inboxes: Arc::clone(&inboxes),
         });
         let api_stats = Arc::new(ApiStats::default());
-        let api = serve::api(config, &broker, &view, &api_stats)?;
+        let api = serve::api(config, &broker, &view, &api_stats, settings.subscribe())?;
         let site = serve::site(config, api.as_ref(), broker.name());
         tokio::spawn(serve::hand_offs(hand_offs, site, Arc::clone(&admission_stats), http_stopped));
 
@@ -197,6 +206,7 @@ impl Node {
             pressure: Arc::clone(&pressure),
             api: api_stats,
             broker: Arc::clone(&broker),
+            reloads: Arc::clone(&reloads),
         };
         let health = operator::HealthSources {
             lifecycle: Arc::clone(&lifecycle),
@@ -235,7 +245,9 @@ impl Node {
             stop_shards,
             stop_http,
             stop_tasks,
-            shutdown: config.shutdown.clone(),
+            config: config.clone(),
+            settings,
+            reloads,
         })
     }
 
@@ -282,7 +294,7 @@ impl Node {
     /// Stops: no new connections from now on, the sessions closed over `shutdown.drain`, then the rest. It is over
     /// within `shutdown.timeout`, or a tenth of a second where that is less.
     pub async fn stop(mut self) {
-        let (whole, over) = (self.shutdown.whole(), self.shutdown.drain_over());
+        let (whole, over) = (self.config.shutdown.whole(), self.config.shutdown.drain_over());
         let began = Instant::now();
         self.lifecycle.set_draining();
         self.admission.drain();

@@ -78,10 +78,10 @@ fn raise_descriptor_limit() -> u64 {
 }
 
 /// What a shard needs to know.
-pub fn setup(config: &Config, id: u8, start: Instant, start_unix_ms: i64) -> Setup {
+pub fn setup(config: &Config, settings: &Arc<Settings>, id: u8, start: Instant, start_unix_ms: i64) -> Setup {
     Setup {
         id,
-        settings: Arc::new(settings(config)),
+        settings: Arc::clone(settings),
         websocket_path: (!config.websocket.disabled).then(|| config.websocket.handler_prefix.clone()),
         origins: Arc::new(Origins::new(&config.client.allowed_origins)),
         flush_interval: config.websocket.flush_interval,

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::http::demo::Demo;
 use crate::http::{HttpSettings, serve_connection, site};
 use crate::refusal;
-use crate::session::settings::ChannelRules;
+use crate::session::settings::Settings;
 use crate::shard::HandOff;
 
 /// HTTP connections served at once on the clients' port; further ones get a 503.
@@ -38,6 +38,7 @@ pub(super) fn api(
     broker: &Arc<dyn Broker>,
     view: &Arc<View>,
     stats: &Arc<ApiStats>,
+    rules: watch::Receiver<Arc<Settings>>,
 ) -> Result<Option<Router>, NodeError> {
     if config.http_api.disabled {
         return Ok(None);
@@ -46,7 +47,6 @@ pub(super) fn api(
     site::check_prefix(&prefix).map_err(|expected| {
         NodeError::Config(format!("http_api.handler_prefix is {prefix:?}, which is not {expected}"))
     })?;
-    let rules = ChannelRules(config.channel.clone());
     let auth = if config.http_api.insecure { Auth::Insecure } else { Auth::keys([config.http_api.key.clone()]) };
     let api = Api {
         settings: ApiSettings { prefix, presence_limit: config.client.presence_max_clients, ..ApiSettings::default() },
@@ -57,6 +57,7 @@ pub(super) fn api(
             if channel.is_empty() {
                 return Err(ErrorCode::BadRequest.into());
             }
+            let rules = &rules.borrow().channels;
             let options = rules.options(channel).map_err(ApiError::from)?;
             Ok(Policy {
                 retention: rules.0.retention(options),

@@ -100,6 +100,7 @@ mod tests {
             pressure: Arc::default(),
             api: Arc::default(),
             broker: broker.clone(),
+            reloads: Arc::default(),
         });
         let health = HealthSources {
             lifecycle: lifecycle.clone(),

@@ -17,6 +17,7 @@ use crate::admission::{AdmissionStats, RefusalReason};
 use crate::api::ApiStats;
 use crate::api::method::Method;
 use crate::api::stats::{Outcome, Rejection};
+use crate::config::reload::ReloadStats;
 use crate::hub::stream::Reason;
 use crate::pressure::PressureStats;
 use crate::shard::stats::{Dropped, ShardStats, Wire};
@@ -36,6 +37,8 @@ pub struct Sources {
     pub api: Arc<ApiStats>,
     /// The broker's name, health and counters.
     pub broker: Arc<dyn Broker>,
+    /// Settings that were read again.
+    pub reloads: Arc<ReloadStats>,
 }
 
 /// Name, help, and where a shard keeps it.
@@ -73,6 +76,11 @@ const TOTALS: &[OfShard] = &[
     ("tidegate_publications_repeated_total", "Publications that came again, and were passed over.", |shard| {
         shard.repeated.get()
     }),
+    (
+        "tidegate_subscriptions_renewed_total",
+        "Subscriptions ended because they would be others under new settings.",
+        |shard| shard.renewed.get(),
+    ),
     (
         "tidegate_presence_refused_total",
         "Presence commands refused because too many clients are in the channel.",
@@ -189,6 +197,7 @@ impl Metrics {
         let mut registry = Registry::default();
         shards(&mut registry, &sources);
         node(&mut registry, &sources);
+        reloads(&mut registry, &sources);
         api(&mut registry, &sources);
         Self { registry, sources }
     }
@@ -300,6 +309,21 @@ fn node(registry: &mut Registry, sources: &Arc<Sources>) {
     let pressure = sources.pressure.clone();
     let help = "Memory pressure: 0 normal, 1 new connections are refused, 2 sessions are evicted.";
     registry.gauge("tidegate_memory_pressure_level", help, &[], move || f64::from(pressure.level() as u8));
+}
+
+fn reloads(registry: &mut Registry, sources: &Arc<Sources>) {
+    for (outcome, applied) in [("applied", true), ("refused", false)] {
+        let reloads = sources.reloads.clone();
+        let help = "Times at which the settings were read again.";
+        registry.counter("tidegate_config_reloads_total", help, &[("outcome", outcome.to_owned())], move || {
+            if applied { reloads.applied.load(Relaxed) } else { reloads.refused.load(Relaxed) }
+        });
+    }
+    let reloads = sources.reloads.clone();
+    let help = "Whether the settings were in order when they were last read.";
+    registry.gauge("tidegate_config_last_reload_successful", help, &[], move || {
+        f64::from(u8::from(reloads.is_well.load(Relaxed)))
+    });
 }
 
 fn api(registry: &mut Registry, sources: &Arc<Sources>) {
@@ -426,6 +450,7 @@ mod tests {
             pressure: Arc::default(),
             api: Arc::default(),
             broker,
+            reloads: Arc::default(),
         }
     }
 

@@ -91,6 +91,18 @@ impl ChannelRules {
         self.options(channel).map(of).unwrap_or_default()
     }
 
+    /// Whether subscriptions to the channel are the same under other rules.
+    pub fn subscribes_alike(&self, other: &Self, channel: &str) -> bool {
+        match (self.options(channel), other.options(channel)) {
+            (Ok(own), Ok(theirs)) => {
+                own.subscribes_alike(theirs)
+                    && (self.is_private(channel), self.is_user_limited(channel))
+                        == (other.is_private(channel), other.is_user_limited(channel))
+            }
+            (own, theirs) => own.is_err() && theirs.is_err(),
+        }
+    }
+
     /// What a channel keeps; `None`: nothing, or there is no such channel.
     pub fn retention(&self, channel: &str) -> Option<Retention> {
         self.options(channel).ok().and_then(|options| self.0.retention(options))

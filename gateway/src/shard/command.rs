@@ -67,6 +67,11 @@ impl<S: Socket> Shard<S> {
     }
 
     fn subscribe(&mut self, key: Key, command: u32, name: String, wishes: Option<Box<Wishes>>) {
+        if self.reload.is_some()
+            && let Some(channel) = self.hub.find(&name)
+        {
+            self.renew(channel);
+        }
         let channel = self.hub.find(&name).unwrap_or_else(|| {
             let name = Channel::from(name);
             let status = match self.broker.subscribe(&name, self.setup.id) {
@@ -142,7 +147,7 @@ impl<S: Socket> Shard<S> {
         if let Err(error) = &result {
             self.expel(name, channel);
             for reader in self.recoveries.forget(channel) {
-                self.stay_out(channel, &reader, error_code(error));
+                self.stay_out(channel, reader.session, reader.command, error_code(error));
                 self.go_on(reader.session);
             }
             // The broker has forgotten the shard's interest already.
@@ -153,12 +158,15 @@ impl<S: Socket> Shard<S> {
     }
 
     /// The broker has taken a live channel away (it may not be subscribed any more): its
-    /// subscribers are told with a code after which SDKs try again.
-    fn expel(&mut self, name: &Channel, channel: ChannelId) {
+    /// subscribers are told with a code after which SDKs try again. Answers how many they were.
+    pub(super) fn expel(&mut self, name: &Channel, channel: ChannelId) -> usize {
+        let mut expelled = 0;
         while let Some(session) = self.hub.first_subscriber(channel) {
             let Some((key, _)) = self.connections.at_mut(session) else { break };
             self.turn_out(key, channel, name);
+            expelled += 1;
         }
+        expelled
     }
 
     /// Takes a session out of a channel, which is let go with its last subscriber.

@@ -18,6 +18,7 @@ use super::slab::Key;
 use crate::admission::Permit;
 use crate::hub::Hub;
 use crate::hub::fanout::weight;
+use crate::session::settings::Settings;
 
 /// Who is in a channel, as far as it was asked.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub enum Message<S> {
         /// The answer.
         result: Result<History, BrokerError>,
     },
+    /// These settings hold from now on.
+    Reload(Arc<Settings>),
     /// Close every session, spread over this time.
     Drain(Duration),
     /// Close the sessions that cost most, until about so many bytes are free.

@@ -10,6 +10,7 @@
 //! | `deliver`, [`encode`] | publications to sessions, in slices; publications as bytes |
 //! | `presence` | who comes and goes, and who asks about it |
 //! | `recover`, `checks` | sessions with a position: recovery, and what is told when something is missing |
+//! | `reload` | new settings while the node runs |
 //! | `write` | a turn's output to the sockets |
 //! | `close` | how connections end |
 //! | `timers` | what is due: pings, deadlines, drain |
@@ -41,6 +42,7 @@ mod presence;
 pub mod reactor;
 mod read;
 mod recover;
+mod reload;
 pub mod slab;
 pub mod socket;
 pub mod stats;
@@ -69,6 +71,7 @@ use encode::Encodings;
 use entropy::Entropy;
 use inbox::{Inbox, Message};
 use palette::Palette;
+use reload::Reload;
 use slab::{Key, Slab};
 use socket::Socket;
 use stats::ShardStats;
@@ -154,6 +157,7 @@ pub struct Shard<S> {
     /// When the next flush is due, if one is.
     next_flush: Option<Instant>,
     drain: Option<Drain>,
+    reload: Option<Reload>,
     /// What a socket's bytes are read into; no idle connection has a buffer of its own.
     scratch: Vec<u8>,
     /// A message before its frame header is known.
@@ -202,6 +206,7 @@ impl<S: Socket> Shard<S> {
             delayed: Vec::new(),
             next_flush: None,
             drain: None,
+            reload: None,
             scratch: vec![0; SCRATCH],
             encoding: Vec::new(),
             rest: Vec::new(),
@@ -236,6 +241,7 @@ impl<S: Socket> Shard<S> {
             Message::Presence { session, command, result } => self.attended(session, command, result),
             Message::Recovered { channel, read, result } => self.recovered(&channel, read, &result),
             Message::Checked { channel, result } => self.checked(&channel, &result),
+            Message::Reload(settings) => self.reload(settings),
             Message::Drain(over) => self.start_drain(over),
             Message::Evict(bytes) => self.evict(bytes),
             Message::Inspect(look) => look(&self.hub),
@@ -287,13 +293,14 @@ impl<S: Socket> Shard<S> {
         }
         self.expire();
         self.check_positions();
+        self.renew_some();
         self.fan_out();
         // Behind the fan-out: whoever goes now has what this turn brought.
         self.drain_some();
         self.flush_marked();
         self.flush_delayed();
         self.stats.inbox_bytes.set(self.inbox.bytes() as u64);
-        self.fanout.ready() > 0 || !self.next_turn.is_empty() || self.expiring.is_some()
+        self.fanout.ready() > 0 || !self.next_turn.is_empty() || self.expiring.is_some() || self.reload.is_some()
     }
 
     /// Notes when the turn's writing ended, for the latency histogram, and forgets the turn's output.

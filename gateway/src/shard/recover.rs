@@ -86,8 +86,8 @@ impl<S: Socket> Shard<S> {
         });
         let (joining, history) = match (joining, result) {
             (Ok(joining), Ok(history)) => (joining, history),
-            (Err(code), _) => return self.stay_out(channel, reader, code),
-            (Ok(_), Err(error)) => return self.stay_out(channel, reader, error_code(error)),
+            (Err(code), _) => return self.stay_out(channel, key, reader.command, code),
+            (Ok(_), Err(error)) => return self.stay_out(channel, key, reader.command, error_code(error)),
         };
         let subscriber = Subscriber::new(key.index, place as u32);
         let position = add(&mut self.hub, channel, subscriber, Some(&reader.wishes));
@@ -169,15 +169,11 @@ impl<S: Socket> Shard<S> {
     }
 
     /// A session cannot come in: it gives its place up.
-    pub(super) fn stay_out(&mut self, channel: ChannelId, reader: &Reader, code: ErrorCode) {
-        let Some(connection) = self.connections.get_mut(reader.session) else { return };
+    pub(super) fn stay_out(&mut self, channel: ChannelId, key: Key, command: u32, code: ErrorCode) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let removed = connection.session.settle(channel, None);
-        self.reply_error(reader.session, reader.command, code);
-        self.fix_moved(removed);
-    }
-
-    fn reply_error(&mut self, key: Key, command: u32, code: ErrorCode) {
         self.reply(key, &error_reply(command, code));
+        self.fix_moved(removed);
     }
 
     /// Something of the channel is missing: everybody whose position counts is told, with a code after which SDKs subscribe

@@ -205,6 +205,8 @@ pub struct ShardStats {
     pub insufficient: Count,
     /// Subscriptions that came back and asked for what they had missed: those that got it, and those that could not.
     pub recoveries: [Count; 2],
+    /// Subscriptions that were ended because they would be others under new settings.
+    pub renewed: Count,
     /// Questions who is in a channel that were not answered because too many are.
     pub presence_refused: Count,
     /// Publications that came again, and were passed over.
@@ -266,6 +268,7 @@ impl Default for ShardStats {
             gaps: Default::default(),
             insufficient: Count::default(),
             recoveries: Default::default(),
+            renewed: Count::default(),
             presence_refused: Count::default(),
             repeated: Count::default(),
             position_checks: Count::default(),

@@ -2,6 +2,7 @@
 
 mod presence;
 mod recovery;
+mod reload;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -145,16 +146,22 @@ struct World {
     now: Instant,
 }
 
+/// Anonymous clients may subscribe; and what `change` says.
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    config.client.allow_anonymous_connect_without_token = true;
+    config.channel.without_namespace = ChannelOptions {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        ..ChannelOptions::default()
+    };
+    change(&mut config);
+    config
+}
+
 impl World {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.client.allow_anonymous_connect_without_token = true;
-        config.channel.without_namespace = ChannelOptions {
-            allow_subscribe_for_client: true,
-            allow_subscribe_for_anonymous: true,
-            ..ChannelOptions::default()
-        };
-        change(&mut config);
+        let config = config(change);
         let now = Instant::now();
         let inbox = Arc::new(Inbox::new(1 << 20));
         let inboxes: Inboxes = Arc::new([Arc::clone(&inbox) as Arc<dyn ShardInbox>]);

@@ -87,6 +87,7 @@ impl Metrics {
         assert_eq!(
             sum("tidegate_deliveries_offered_total"),
             sum("tidegate_deliveries_delivered_total")
+                + sum("tidegate_deliveries_conflated_total")
                 + sum("tidegate_deliveries_dropped_total")
                 + sum("tidegate_deliveries_pending"),
         );

@@ -154,6 +154,26 @@ pub struct ChannelOptions {
     pub allow_history_for_anonymous: bool,
 }
 
+impl ChannelOptions {
+    /// Whether subscriptions are the same under other options. What counts anew with each publication or question makes no
+    /// difference.
+    pub fn subscribes_alike(&self, other: &Self) -> bool {
+        let given_once = |options: &Self| Self {
+            allow_publish_for_client: false,
+            allow_publish_for_anonymous: false,
+            allow_publish_for_subscriber: false,
+            publication_data_format: DataFormat::default(),
+            // Whether something is kept makes a difference, and how much does not.
+            history_size: u32::from(options.history_size > 0 && !options.history_ttl.is_zero()),
+            history_ttl: Duration::ZERO,
+            history_meta_ttl: Duration::ZERO,
+            delta_publish: false,
+            ..options.clone()
+        };
+        self == other || given_once(self) == given_once(other)
+    }
+}
+
 /// The kind of delta that there is.
 pub const DELTA_FOSSIL: &str = "fossil";
 
@@ -246,6 +266,18 @@ mod optional_regex {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subscription_is_another_one_where_it_would_be_given_something_else() {
+        let options =
+            ChannelOptions { history_size: 10, history_ttl: Duration::from_secs(1), ..ChannelOptions::default() };
+        let alike = |other: &ChannelOptions| options.subscribes_alike(other);
+        assert!(alike(&ChannelOptions { history_size: 20, allow_publish_for_client: true, ..options.clone() }));
+        assert!(!alike(&ChannelOptions { history_size: 0, ..options.clone() }), "nothing is kept any more");
+        assert!(!alike(&ChannelOptions { force_recovery: true, ..options.clone() }));
+        assert!(!alike(&ChannelOptions { allow_subscribe_for_client: true, ..options.clone() }));
+        assert!(!alike(&ChannelOptions { queue_policy: QueuePolicy::Latest, ..options.clone() }));
+    }
 
     #[test]
     fn a_channel_finds_the_options_of_its_namespace() {

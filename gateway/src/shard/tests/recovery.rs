@@ -9,11 +9,11 @@ use crate::config::RecoveryMode;
 /// What a client has got: results of subscribes, and publications with their offsets; `data` as the application sees it.
 #[derive(Debug, Default)]
 pub(super) struct Got {
-    data: Vec<String>,
+    pub(super) data: Vec<String>,
     patches: usize,
-    results: Vec<SubscribeResult>,
+    pub(super) results: Vec<SubscribeResult>,
     pub(super) offsets: Vec<u64>,
-    unsubscribed: Vec<u32>,
+    pub(super) unsubscribed: Vec<u32>,
     pub(super) errors: Vec<u32>,
     pub(super) replies: Vec<Reply>,
 }
