@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::rooms::{ChannelOptions, Config, DELTA_FOSSIL, EngineType, QueuePolicy, RedisEngine};
+use super::rooms::{ChannelOptions, Config, DELTA_FOSSIL, EngineType, QueuePolicy, RecoveryMode, RedisEngine};
 use super::settings::Settings;
 use super::units::format_duration;
 
@@ -178,6 +178,14 @@ fn histories(config: &Config, settings: &mut Settings) {
         if let Some((missing, given)) = half {
             let (missing, given) = (format!("{path}.{missing}"), format!("{path}.{given}"));
             clash(settings, &given, &missing, "set together with", "without both of them there is no history");
+        }
+        let auto = format!("{path}.auto_cache_recover");
+        let advice =
+            "what everybody gets without asking is the newest publication: set force_recovery, and the mode to cache";
+        if options.auto_cache_recover && !options.force_recovery {
+            clash(settings, &auto, &format!("{path}.force_recovery"), "false with", advice);
+        } else if options.auto_cache_recover && options.force_recovery_mode != RecoveryMode::Cache {
+            clash(settings, &auto, &format!("{path}.force_recovery_mode"), "false with", advice);
         }
         let wants = [
             ("force_recovery", options.force_recovery),

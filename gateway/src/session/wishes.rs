@@ -75,11 +75,12 @@ impl Session {
             && (options.force_push_join_leave
                 || (request.join_leave && self.may_read_presence(options, settings, true)));
         (positioned || filter.is_some() || attending).then(|| {
+            let recovers = request.recover || options.auto_cache_recover;
             let from = || Position { offset: request.offset, epoch: request.epoch.as_str().into() };
             Box::new(Wishes {
                 positioned,
                 recoverable,
-                recover: (recoverable && request.recover).then(from),
+                recover: (recoverable && recovers).then(from),
                 mode: options.force_recovery_mode,
                 reject_unrecovered: request.flag & FLAG_REJECT_UNRECOVERED != 0,
                 limit: settings.recovery_limit,

@@ -106,6 +106,10 @@ fn each_error_names_its_place_the_key_the_value_and_what_would_do() {
             "[channel.without_namespace]\nchannel_regex = \"[a\"",
             "t.toml:2: channel.without_namespace.channel_regex = \"[a\": no regular expression that Tidegate understands (",
         ),
+        (
+            "[channel.without_namespace]\nhistory_size = 1\nhistory_ttl = \"1m\"\nforce_recovery = true\nauto_cache_recover = true",
+            "t.toml:5: channel.without_namespace.auto_cache_recover = true: must be false with channel.without_namespace.force_recovery_mode = \"\" (default); what everybody gets without asking is the newest publication: set force_recovery, and the mode to cache",
+        ),
         // Redis.
         (
             "[engine.redis]\naddress = [\"redis://a:1\", \"redis://:pw@b:1\"]",

@@ -21,7 +21,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("", MAPS_WHY, &[("map_broker", "{}", "What carries map subscriptions.")]),
     ("", MAPS_WHY, &[("shared_poll", "{}", "Settings of shared poll subscriptions.")]),
     ("client", TOKENS_WHY, CLIENT_TOKENS),
-    ("client", HISTORY_WHY, CLIENT_HISTORY),
+    ("client", LAG_WHY, CLIENT_HISTORY),
     ("client.token", TOKENS_WHY, TOKEN),
     ("client.subscription_token", TOKENS_WHY, &[("enabled", "false", "Subscription tokens have keys of their own.")]),
     ("client.subscription_token", TOKENS_WHY, TOKEN),
@@ -53,12 +53,10 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("channel.proxy.subscribe_stream", PROXY_WHY, PROXY),
     ("channel.proxy.subscribe_stream.http.tls", PROXY_WHY, TLS),
     ("channel.proxy.subscribe_stream.grpc.tls", PROXY_WHY, TLS),
-    ("channel.without_namespace", HISTORY_WHY, OPTIONS_HISTORY),
     ("channel.without_namespace", PROXY_WHY, OPTIONS_PROXY),
     ("channel.without_namespace", TOKENS_WHY, OPTIONS_USERS),
     ("channel.without_namespace", DELIVERY_WHY, OPTIONS_DELIVERY),
     ("channel.without_namespace", MAPS_WHY, OPTIONS_MAPS),
-    ("channel.namespaces[]", HISTORY_WHY, OPTIONS_HISTORY),
     ("channel.namespaces[]", PROXY_WHY, OPTIONS_PROXY),
     ("channel.namespaces[]", TOKENS_WHY, OPTIONS_USERS),
     ("channel.namespaces[]", DELIVERY_WHY, OPTIONS_DELIVERY),
@@ -104,7 +102,7 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
 const TLS_SERVER_WHY: &str = "TLS in the gateway is not built yet: end it in a proxy in front";
 const PRESENCE_WHY: &str = "presence is kept where messages come from, in one way";
 const TOKENS_WHY: &str = "users and tokens (JWT) are not built yet";
-const HISTORY_WHY: &str = "this part of history and recovery is not built yet";
+const LAG_WHY: &str = "publications do not say yet when they were published";
 const PROXY_WHY: &str = "proxying events to a backend is not built yet";
 const TRANSPORT_WHY: &str = "only WebSocket and raw TCP are built yet";
 const RPC_WHY: &str = "RPC is not built yet: clients get error 108";
@@ -208,11 +206,6 @@ const PROXY: &[LaterRow] = &[
 
 const CODE_TRANSFORMS: &[LaterRow] =
     &[("enabled", "false", "Turns connect errors into something else."), ("transforms", "[]", "Into what.")];
-
-const OPTIONS_HISTORY: &[LaterRow] = &[
-    ("auto_cache_recover", "false", "Recovers at every subscription, asked or not."),
-    ("auto_cache_recovery", "false", "The same, as newer versions name it."),
-];
 
 const OPTIONS_PROXY: &[LaterRow] = &[
     ("subscribe_proxy_enabled", "false", "Asks the backend about subscriptions."),

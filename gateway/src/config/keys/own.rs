@@ -255,6 +255,12 @@ const CHANNEL_OPTIONS: &[Row] = &[
         "What is recovered: stream (or empty) is all that was missed, cache the newest publication.",
     ),
     (
+        "auto_cache_recover",
+        Flag,
+        Same,
+        "Every subscription gets the newest publication, asked or not. Needs force_recovery and force_recovery_mode = cache.",
+    ),
+    (
         "allowed_delta_types",
         Texts,
         Same,

@@ -142,6 +142,8 @@ pub struct ChannelOptions {
     pub allow_recovery: bool,
     /// What is recovered.
     pub force_recovery_mode: RecoveryMode,
+    /// In the mode `cache`, every subscription recovers, whether the client asks for it or not.
+    pub auto_cache_recover: bool,
     /// Kinds of deltas that clients may ask for: `fossil`, or none.
     pub allowed_delta_types: Vec<String>,
     /// Publications may be sent as deltas, whether their publisher says so or not.

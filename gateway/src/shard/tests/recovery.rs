@@ -334,6 +334,25 @@ fn a_cache_gives_the_newest() {
 }
 
 #[test]
+fn a_cache_may_give_the_newest_to_those_who_did_not_ask() {
+    let mut world = world(|options| {
+        options.force_recovery_mode = RecoveryMode::Cache;
+        options.auto_cache_recover = true;
+    });
+    let early = world.client(PLENTY, &["news"]);
+    world.settle();
+    world.publish_some(2);
+    let late = world.client(PLENTY, &["news"]);
+    world.settle();
+    world.publish_some(1);
+    let results = |world: &World, client: usize| world.clients[client].got().results[0].clone();
+    assert!(results(&world, late).recovered && results(&world, late).was_recovering);
+    assert!(!results(&world, early).recovered, "there was none yet");
+    assert_eq!(world.clients[late].got().offsets, [2, 3]);
+    assert_eq!(world.clients[early].got().offsets, [1, 2, 3]);
+}
+
+#[test]
 fn a_filter_lets_through_what_it_says_live_and_in_recovery() {
     use tidegate_protocol::message::FilterNode;
     let mut world = world(|options| options.allow_tags_filter = true);
