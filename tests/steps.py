@@ -72,7 +72,11 @@ STEPS = [
 
 LONG = {
     "peers": Step("peers", "the servers that Tidegate is compared with", ["tests/install", "peers"], 900),
-    "rust": Step("rust", "the Rust tests, long ones too", cargo_test("--", "--include-ignored"), 5400),
+    "rust": Step("rust", "the Rust tests, long ones too", cargo_test("--", "--include-ignored"), 5400,
+                 {"ACCOUNTING_SECONDS": "600"}),
+    "simulation": Step("simulation", "10,000 seeds of the simulator",
+                       ["cargo", "test", "--release", "-p", "tidegate", "--test", "simulation", "--", "--nocapture"], 1800,
+                       {"SIMULATION_SEEDS": "10000"}),
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200),
     "compare": Step("compare", "a small comparison with the other servers", ["bench/compare", "--quick"], 1800),
 }
