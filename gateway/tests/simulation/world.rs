@@ -24,7 +24,11 @@ use crate::random::Random;
 use crate::socket::{Virtual, Wire};
 
 const SHARDS: usize = 2;
-const CLIENTS: usize = 40;
+/// Clients of most seeds: few, so that there can be many seeds.
+const FEW: usize = 40;
+/// Clients of the others, and which those are.
+const MANY: usize = 2000;
+const MANY_EVERY: u64 = 50;
 const STEPS: usize = 400;
 const PLENTY: usize = 1 << 40;
 
@@ -189,6 +193,7 @@ fn config() -> Config {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
+        let clients = if seed % MANY_EVERY == 0 { MANY } else { FEW };
         let config = config();
         let now = Instant::now();
         let lossy: Vec<Lossy> = (0..SHARDS as u64)
@@ -230,7 +235,7 @@ impl World {
             broker,
             admission: Arc::new(Admission::new(caps, SHARDS, Arc::default(), now)),
             rules: ChannelRules(config.channel),
-            clients: (0..CLIENTS).map(|number| Client::new(number % SHARDS)).collect(),
+            clients: (0..clients).map(|number| Client::new(number % SHARDS)).collect(),
             published: BTreeMap::new(),
             now,
             step: 0,
@@ -248,39 +253,35 @@ impl World {
         Ok(self.summary())
     }
 
-    /// Something happens.
+    /// Something happens: publications, and something that a client does, for every forty of them.
     fn act(&mut self) {
         for _ in 0..self.random.below(4) {
-            match self.random.below(100) {
-                0..40 => {
-                    let channel = *self.random.pick(&CHANNELS);
-                    let count = if self.random.permille(100) { 30 } else { 1 + self.random.below(3) };
-                    (0..count).for_each(|_| self.publish(channel));
-                }
-                40..70 => {
-                    let (client, channel) = (self.random.below(CLIENTS), *self.random.pick(&CHANNELS));
-                    let delta = self.random.permille(500);
-                    self.clients[client].subscribe(channel, delta);
-                }
-                70..75 => {
-                    let (client, channel) = (self.random.below(CLIENTS), *self.random.pick(&CHANNELS));
-                    self.clients[client].unsubscribe(channel);
-                }
-                75..85 => {
-                    let client = self.random.below(CLIENTS);
-                    self.clients[client].stalled ^= true;
-                }
-                85..92 => {
-                    let client = self.random.below(CLIENTS);
-                    self.clients[client].close();
-                }
-                _ => {}
+            if self.random.permille(400) {
+                let channel = *self.random.pick(&CHANNELS);
+                let count = if self.random.permille(100) { 30 } else { 1 + self.random.below(3) };
+                (0..count).for_each(|_| self.publish(channel));
+            }
+            for _ in 0..self.clients.len() / FEW {
+                self.act_as_client();
             }
         }
-        for client in 0..CLIENTS {
+        for client in 0..self.clients.len() {
             if !self.clients[client].is_open() && self.random.permille(200) {
                 self.open(client);
             }
+        }
+    }
+
+    fn act_as_client(&mut self) {
+        let (number, channel) = (self.random.below(self.clients.len()), *self.random.pick(&CHANNELS));
+        let delta = self.random.permille(500);
+        let client = &mut self.clients[number];
+        match self.random.below(100) {
+            0..30 => client.subscribe(channel, delta),
+            30..35 => client.unsubscribe(channel),
+            35..45 => client.stalled ^= true,
+            45..52 => client.close(),
+            _ => {}
         }
     }
 
@@ -323,7 +324,7 @@ impl World {
         for node in 0..SHARDS {
             self.turn_of(node)?;
         }
-        for number in 0..CLIENTS {
+        for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
             if client.stalled && !self.calm {
                 continue;
@@ -396,7 +397,7 @@ impl World {
         self.calm = true;
         self.nodes.iter().for_each(|node| node.losses.lock().unwrap().share = 0);
         for round in 0..200 {
-            for client in 0..CLIENTS {
+            for client in 0..self.clients.len() {
                 self.clients[client].stalled = false;
                 if !self.clients[client].is_open() {
                     self.open(client);
