@@ -193,7 +193,7 @@ fn config() -> Config {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let clients = if seed % MANY_EVERY == 0 { MANY } else { FEW };
+        let clients = if seed.is_multiple_of(MANY_EVERY) { MANY } else { FEW };
         let config = config();
         let now = Instant::now();
         let lossy: Vec<Lossy> = (0..SHARDS as u64)
