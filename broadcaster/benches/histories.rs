@@ -2,7 +2,12 @@
 //! `cargo bench -p tidegate-broadcaster --bench histories [-- publish|start]`; `TMPDIR` says on which disk.
 //!
 //! Plain seconds and no criterion: what is measured is a disk over seconds, and not a function over and over.
-#![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a benchmark prints, and fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and fails by panicking"
+)]
 
 use std::future::{Future, ready};
 use std::path::{Path, PathBuf};
