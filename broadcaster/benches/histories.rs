@@ -71,10 +71,10 @@ fn broker(settings: LogSettings) -> (Arc<Counter>, EmbeddedBroker) {
     (counter, broker.with_log(settings).expect("the log"))
 }
 
-/// Publishes 128 B to these channels in turn, and waits for every answer. Gives the seconds.
-fn publish(broker: &Arc<EmbeddedBroker>, threads: u64, each: u64, channels: &Arc<[Channel]>, size: u32) -> f64 {
-    let retention = Some(Retention { size, ttl: HOUR, meta_ttl: HOUR });
-    let data = Bytes::from(format!(r#"{{"text":"{}"}}"#, "x".repeat(117)));
+/// Publishes payloads of so many bytes to these channels in turn, and waits for every answer. Gives the seconds.
+fn publish(broker: &Arc<EmbeddedBroker>, threads: u64, each: u64, channels: &Arc<[Channel]>, payload: usize) -> f64 {
+    let retention = Some(Retention { size: 100, ttl: HOUR, meta_ttl: HOUR });
+    let data = Bytes::from(format!(r#"{{"text":"{}"}}"#, "x".repeat(payload - 11)));
     let began = Instant::now();
     let threads: Vec<_> = (0..threads)
         .map(|thread| {
@@ -115,7 +115,7 @@ fn publishes(path: &Path) {
             let (counter, broker) = broker(LogSettings { fsync, ..LogSettings::new(path) });
             let broker = Arc::new(broker);
             channels.iter().for_each(|channel| _ = broker.subscribe(channel, 0));
-            let seconds = publish(&broker, threads, each, &channels, 100);
+            let seconds = publish(&broker, threads, each, &channels, 128);
             let count = threads * each;
             assert_eq!(counter.0.load(Relaxed), count, "everything is delivered");
             let log = &broker.stats().log;
@@ -134,12 +134,12 @@ fn publishes(path: &Path) {
 }
 
 fn starts(path: &Path) {
-    for (what, count, size) in [("100 of each of 10,000 channels", 10_000, 100), ("everything", 10_000, u32::MAX)] {
+    for (count, payload) in [(10_000, 128), (1_000, 1024)] {
         let settings = LogSettings { fsync: Fsync::Never, compaction_ratio: 1000, ..LogSettings::new(path) };
         let (_, first) = broker(settings.clone());
         let (first, channels) = (Arc::new(first), names(count));
         while first.stats().log.bytes.load(Relaxed) < 1 << 30 {
-            publish(&first, 1, 100_000, &channels, size);
+            publish(&first, 1, 100_000, &channels, payload);
         }
         drop(first);
         for _ in 0..3 {
@@ -148,7 +148,10 @@ fn starts(path: &Path) {
             let took = began.elapsed().as_secs_f64();
             let log = &second.stats().log;
             let (bytes, records) = (log.bytes.load(Relaxed), log.replayed.load(Relaxed));
-            println!("start, {what} kept: {took:.2} s for {bytes} bytes with {records} records");
+            println!(
+                "start: {took:.2} s for {bytes} bytes with {records} records of {payload} B; 100 are kept of each of {count} \
+                 channels"
+            );
         }
         std::fs::remove_dir_all(path).expect("an empty directory");
     }

@@ -17,7 +17,8 @@
 //! - [`writer`]: the thread; [`segment`]: the file that it writes; [`sync`]: syncs beside it;
 //! - [`snapshot`]: compaction, the memory as a file in place of old segments;
 //! - [`directory`]: names of files, and whose they are;
-//! - [`recover`]: the start; [`reader`]: blocks and damage of a file, [`replay`]: records to channels (pure);
+//! - [`recover`]: the start; [`reader`]: blocks and damage of a file, [`replay`]: records to channels (pure), [`workers`]: on all
+//!   processors;
 //! - [`stats`]: what is counted.
 
 mod block;
@@ -36,6 +37,7 @@ pub mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod workers;
 mod writer;
 
 use std::sync::atomic::AtomicBool;

@@ -9,7 +9,6 @@ use std::path::Path;
 use memchr::memmem;
 
 use super::block::{BLOCK_HEADER, BlockHeader, FILE_HEADER, FileHeader};
-use super::record::Malformed;
 
 /// Bytes read at once.
 const WINDOW: usize = 4 * 1024 * 1024;
@@ -33,7 +32,7 @@ pub(super) struct Damage {
     pub(super) torn: Option<u64>,
     /// What follows there is the beginning of a block, as a write leaves it that was cut short.
     pub(super) short: bool,
-    /// Parts that are no blocks, with blocks behind them or records in them that cannot be read.
+    /// Parts that are no blocks, with blocks behind them.
     pub(super) corrupt: Vec<Range<u64>>,
 }
 
@@ -126,19 +125,13 @@ impl Window {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn blocks(
-        &mut self,
-        salt: u32,
-        mut take: impl FnMut(u64, &[u8]) -> Result<(), Malformed>,
-    ) -> io::Result<Damage> {
+    pub(super) fn blocks(&mut self, salt: u32, mut take: impl FnMut(u64, &[u8])) -> io::Result<Damage> {
         let mut damage = Damage::default();
         let mut at = FILE_HEADER as u64;
         while at < self.length {
             if let Some(content) = self.block(at, salt)? {
                 let end = at + (BLOCK_HEADER + content.len()) as u64;
-                if take(at + BLOCK_HEADER as u64, content).is_err() {
-                    damage.corrupt.push(at..end);
-                }
+                take(at + BLOCK_HEADER as u64, content);
                 at = end;
                 continue;
             }
@@ -190,7 +183,6 @@ mod tests {
         let mut contents = Vec::new();
         let damage = Window::open(&path).unwrap().blocks(SALT, |_, content| {
             contents.push(content.to_vec());
-            Ok(())
         });
         (contents, damage.unwrap())
     }
@@ -223,8 +215,8 @@ mod tests {
             assert_eq!(found.len(), 2, "damaged at {at}");
             if (start..end).contains(&at) {
                 assert_eq!(found, [contents[0], contents[2]]);
-                let corrupt = Vec::from_iter([start as u64..end as u64]);
-                assert_eq!(damage, Damage { torn: None, short: false, corrupt });
+                let whole = start as u64..end as u64;
+                assert_eq!(damage, Damage { torn: None, short: false, corrupt: vec![whole] });
             }
             assert_eq!(damage.torn.is_some(), at >= end, "only the last block can have been torn");
             assert!(!damage.short, "nothing is missing at the end: it was damaged, and not cut short");

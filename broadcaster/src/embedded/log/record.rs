@@ -1,7 +1,12 @@
 //! What happened to a channel's history, as bytes. Pure.
 //!
-//! Numbers are varints, texts and bytes have their length before them. A record says itself where it ends; whether its bytes
-//! are those that were written is the block's to know ([`super::block`]). Times are milliseconds since 1970.
+//! ```text
+//! record  length of the rest u32, type u8, channel, ...
+//! ```
+//!
+//! The length is little-endian, so that whoever wants other channels passes a record over without reading it. Other numbers are
+//! varints, texts and bytes have their length before them, times are milliseconds since 1970. Whether the bytes are those that were
+//! written is the block's to know ([`super::block`]).
 
 use std::time::Duration;
 
@@ -19,6 +24,9 @@ const STREAM: u8 = 3;
 const REMOVE: u8 = 4;
 const POSITION: u8 = 5;
 const CLEAN: u8 = 6;
+
+/// Bytes of a record's length.
+const LENGTH: usize = size_of::<u32>();
 
 /// Flags of an entry. The two lowest bits are the payload's kind.
 const DELTA: u8 = 1 << 2;
@@ -90,8 +98,10 @@ pub(in crate::embedded) struct State<'a> {
 pub(super) struct Malformed;
 
 impl Record<'_> {
-    /// Appends the record's bytes.
+    /// Appends the record's bytes, which are fewer than 4 GiB: a publication is bounded far below that.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.put_u32_le(0);
         match self {
             Self::Publish(entry, terms) => {
                 out.push(PUBLISH);
@@ -117,27 +127,60 @@ impl Record<'_> {
             }
             Self::Clean => out.push(CLEAN),
         }
+        let length = (out.len() - start - LENGTH) as u32;
+        if let Some(place) = out.get_mut(start..start + LENGTH) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
     }
 }
 
-impl<'a> Record<'a> {
-    /// Reads the record at the beginning of `bytes`, and moves `bytes` behind it.
+/// A record that was not read yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Raw<'a> {
+    /// Bytes of the record, its length included.
+    pub(super) length: usize,
+    kind: u8,
+    rest: &'a [u8],
+}
+
+impl<'a> Raw<'a> {
+    /// The record at the beginning of `bytes`; moves `bytes` behind it.
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn decode(bytes: &mut &'a [u8]) -> Result<Self, Malformed> {
-        let mut input = Input(bytes);
-        let record = match input.byte()? {
-            PUBLISH => Self::Publish(Entry::decode(&mut input)?, Terms::decode(&mut input)?),
-            KEPT => Self::Kept(Entry::decode(&mut input)?),
-            STREAM => Self::Stream(State::decode(&mut input)?),
-            REMOVE => Self::Remove(Place::decode(&mut input)?),
-            POSITION => Self::Position(Place::decode(&mut input)?, input.number()?),
-            CLEAN => Self::Clean,
+    pub(super) fn next(bytes: &mut &'a [u8]) -> Result<Self, Malformed> {
+        let (length, behind) = bytes.split_first_chunk().ok_or(Malformed)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| Malformed)?;
+        let (record, behind) = behind.split_at_checked(length).ok_or(Malformed)?;
+        let (kind, rest) = record.split_first().ok_or(Malformed)?;
+        *bytes = behind;
+        Ok(Self { length: LENGTH + length, kind: *kind, rest })
+    }
+
+    /// The name of its channel; empty where it has none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn channel(&self) -> Result<&'a [u8], Malformed> {
+        if self.kind == CLEAN { Ok(&[]) } else { Input(self.rest).bytes() }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read(&self) -> Result<Record<'a>, Malformed> {
+        let mut input = Input(self.rest);
+        let record = match self.kind {
+            PUBLISH => Record::Publish(Entry::decode(&mut input)?, Terms::decode(&mut input)?),
+            KEPT => Record::Kept(Entry::decode(&mut input)?),
+            STREAM => Record::Stream(State::decode(&mut input)?),
+            REMOVE => Record::Remove(Place::decode(&mut input)?),
+            POSITION => Record::Position(Place::decode(&mut input)?, input.number()?),
+            CLEAN => Record::Clean,
             _ => return Err(Malformed),
         };
-        *bytes = input.0;
-        Ok(record)
+        if input.0.is_empty() { Ok(record) } else { Err(Malformed) }
     }
 }
 
@@ -161,8 +204,8 @@ impl<'a> Entry<'a> {
             Content::Binary => 2,
         };
         let flag = |set, flag| if set { flag } else { 0 };
-        out.push(kind | flag(self.delta, DELTA) | flag(!self.extra.is_empty(), EXTRA));
         self.place.encode(out);
+        out.push(kind | flag(self.delta, DELTA) | flag(!self.extra.is_empty(), EXTRA));
         put(self.data, out);
         if !self.extra.is_empty() {
             put(self.extra, out);
@@ -170,6 +213,7 @@ impl<'a> Entry<'a> {
     }
 
     fn decode(input: &mut Input<'a>) -> Result<Self, Malformed> {
+        let place = Place::decode(input)?;
         let flags = input.byte()?;
         let kind = match flags & 0b11 {
             0 => Content::Json,
@@ -177,7 +221,6 @@ impl<'a> Entry<'a> {
             2 => Content::Binary,
             _ => return Err(Malformed),
         };
-        let place = Place::decode(input)?;
         let data = input.bytes()?;
         let extra = if flags & EXTRA > 0 { input.bytes()? } else { &[] };
         Ok(Self { place, kind, delta: flags & DELTA > 0, data, extra })
@@ -255,16 +298,24 @@ fn put(bytes: &[u8], out: &mut Vec<u8>) {
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
+    #[inline]
     fn byte(&mut self) -> Result<u8, Malformed> {
         let (first, rest) = self.0.split_first().ok_or(Malformed)?;
         self.0 = rest;
         Ok(*first)
     }
 
+    #[inline]
     fn number(&mut self) -> Result<u64, Malformed> {
+        // Most are short.
+        if let Some((first, rest)) = self.0.split_first().filter(|(first, _)| **first < 0x80) {
+            self.0 = rest;
+            return Ok(u64::from(*first));
+        }
         decode_varint(&mut self.0).map_err(|_| Malformed)
     }
 
+    #[inline]
     fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(self.number()?).map_err(|_| Malformed)?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
@@ -272,6 +323,7 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
+    #[inline]
     fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
@@ -350,7 +402,11 @@ mod tests {
             records.iter().for_each(|owned| owned.record().encode(&mut bytes));
             let mut rest = &bytes[..];
             for owned in &records {
-                prop_assert_eq!(Record::decode(&mut rest).unwrap(), owned.record());
+                let raw = Raw::next(&mut rest).unwrap();
+                let record = owned.record();
+                let channel = if record == Record::Clean { "" } else { &owned.texts[0] };
+                prop_assert_eq!(raw.channel().unwrap(), channel.as_bytes());
+                prop_assert_eq!(raw.read().unwrap(), record);
             }
             prop_assert!(rest.is_empty());
         }
@@ -360,14 +416,24 @@ mod tests {
             let mut bytes = Vec::new();
             owned.record().encode(&mut bytes);
             for end in 0..bytes.len() {
-                prop_assert_eq!(Record::decode(&mut &bytes[..end]), Err(Malformed));
+                prop_assert!(Raw::next(&mut &bytes[..end]).is_err());
+                // Nor is one whose length says so.
+                if end > LENGTH {
+                    let mut short = bytes[..end].to_vec();
+                    short[..LENGTH].copy_from_slice(&((end - LENGTH) as u32).to_le_bytes());
+                    prop_assert_eq!(Raw::next(&mut &short[..]).unwrap().read(), Err(Malformed));
+                }
             }
         }
 
         #[test]
         fn bytes_of_any_kind_are_read_or_refused(bytes in vec(any::<u8>(), 0..256)) {
             let mut rest = &bytes[..];
-            while !rest.is_empty() && Record::decode(&mut rest).is_ok() {}
+            while let Ok(raw) = Raw::next(&mut rest) {
+                let _ = (raw.channel(), raw.read());
+            }
+            let whole = Raw { length: bytes.len(), kind: bytes.first().copied().unwrap_or_default() % 8, rest: &bytes };
+            let _ = (whole.channel(), whole.read());
         }
     }
 }

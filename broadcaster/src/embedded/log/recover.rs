@@ -11,6 +11,7 @@
 //!
 //! A write that was cut short at the very end is none of these: nobody had been told of it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -23,8 +24,9 @@ use super::clock::Clock;
 use super::copies::publication;
 use super::directory::{Directory, LogFile};
 use super::reader::{Damage, Window};
-use super::record::{Malformed, Record};
-use super::replay::{Replay, Replayed, Spot};
+use super::record::{Malformed, Raw, Record};
+use super::replay::{Replayed, Spot};
+use super::workers::Workers;
 use super::{LogError, LogStats};
 use crate::broker::Version;
 use crate::embedded::streams::copy::StreamCopy;
@@ -37,7 +39,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Recovered {
     files: Vec<LogFile>,
-    channels: Vec<(Channel, Replayed)>,
+    /// What is kept of the channels, in as many parts as there were workers.
+    parts: Vec<Vec<(Channel, Replayed)>>,
     /// Why every channel has to be numbered anew.
     pub(super) renew: Option<String>,
     /// Files to be set aside when a snapshot has taken their place.
@@ -64,7 +67,9 @@ enum Place {
 struct Reading<'a> {
     stats: &'a LogStats,
     boot: Boot,
-    replay: Replay,
+    workers: Workers,
+    /// What a file that ends in good order ends with.
+    end: Vec<u8>,
     began: Instant,
     told: Instant,
     bytes: u64,
@@ -95,11 +100,13 @@ pub(super) fn read(directory: &Directory, clock: &Clock, boot: Boot, stats: &Log
     remove_unmade(&mut listing.segments).map_err(wrong)?;
     let last = listing.segments.last().map_or(covered, |file| file.number);
 
-    let now = Instant::now();
+    let (now, mut end) = (Instant::now(), Vec::new());
+    Record::Clean.encode(&mut end);
     let mut reading = Reading {
         stats,
         boot,
-        replay: Replay::default(),
+        workers: Workers::start().map_err(wrong)?,
+        end,
         began: now,
         told: now,
         bytes: 0,
@@ -136,12 +143,34 @@ pub(super) fn read(directory: &Directory, clock: &Clock, boot: Boot, stats: &Log
                 .map_err(|error| LogError::new(&file.path, error))?;
         }
     }
-    let records = reading.replay.records;
-    let (channels, has_gap) = reading.replay.finish(clock.unix_ms(Instant::now()));
-    let renew = reading.renew.or_else(|| has_gap.then(|| "numbers of publications are missing".to_owned()));
+    let workers = reading.workers.finish().map_err(wrong)?;
+    let Reading { mut corrupt, files, mut renew, .. } = reading;
+    let unix_ms = clock.unix_ms(Instant::now());
+    let (mut parts, mut records) = (Vec::new(), 0);
+    for worker in workers {
+        for file in worker.malformed.iter().filter_map(|file| files.get(*file as usize)) {
+            if !corrupt.contains(file) {
+                damaged(file, "it has records that cannot be read", stats, &mut corrupt);
+                renew.get_or_insert(format!("{} is damaged", file.path.display()));
+            }
+        }
+        records += worker.replay.records;
+        let (channels, has_gap) = worker.replay.finish(unix_ms);
+        if has_gap {
+            renew.get_or_insert("numbers of publications are missing".to_owned());
+        }
+        parts.push(channels);
+    }
     stats.replayed.store(records, Relaxed);
-    let (corrupt, files) = (reading.corrupt, reading.files);
-    Ok(Recovered { files, channels, renew, corrupt, last, segments, snapshot_bytes })
+    Ok(Recovered { files, parts, renew, corrupt, last, segments, snapshot_bytes })
+}
+
+/// Notes a file that is to be set aside.
+fn damaged(file: &LogFile, what: &str, stats: &LogStats, corrupt: &mut Vec<LogFile>) {
+    let path = file.path.display();
+    tracing::error!(file = %path, "a file of the history's log is damaged: {what}; what can be read of it was taken");
+    stats.corrupt.fetch_add(1, Relaxed);
+    corrupt.push(file.clone());
 }
 
 impl Reading<'_> {
@@ -165,16 +194,16 @@ impl Reading<'_> {
         if !header.always {
             self.unsynced.push(file.clone());
         }
-        let Self { replay, bytes, told, began, clean, .. } = self;
+        let Self { workers, end, bytes, told, began, clean, .. } = self;
         let Damage { torn, short, corrupt } = window.blocks(header.salt, |at, content| {
             *bytes += content.len() as u64;
-            *clean = records(content, (index, at), replay)?;
+            *clean = content == end;
+            workers.take(index, at, content);
             if told.elapsed() >= PROGRESS {
                 *told = Instant::now();
                 let elapsed_ms = began.elapsed().as_millis() as u64;
                 tracing::info!(file = %file.path.display(), bytes = *bytes, elapsed_ms, "reading the history's log");
             }
-            Ok(())
         })?;
         self.clean &= torn.is_none();
         if let Some(first) = corrupt.first() {
@@ -197,11 +226,8 @@ impl Reading<'_> {
 
     /// Notes a file that is to be set aside.
     fn damaged(&mut self, file: &LogFile, what: &str) {
-        let path = file.path.display();
-        tracing::error!(file = %path, "a file of the history's log is damaged: {what}; what can be read of it was taken");
-        self.renew(format!("{path} is damaged"));
-        self.stats.corrupt.fetch_add(1, Relaxed);
-        self.corrupt.push(file.clone());
+        damaged(file, what, self.stats, &mut self.corrupt);
+        self.renew(format!("{} is damaged", file.path.display()));
     }
 
     /// Cuts off what was never written to its end.
@@ -225,20 +251,6 @@ fn remove_unmade(segments: &mut Vec<LogFile>) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the records of a block, and answers whether the last one says that the file ends there.
-fn records(content: &[u8], (file, at): (u32, u64), replay: &mut Replay) -> Result<bool, Malformed> {
-    let mut rest = content;
-    let mut clean = false;
-    while !rest.is_empty() {
-        let start = content.len() - rest.len();
-        let record = Record::decode(&mut rest)?;
-        clean = record == Record::Clean;
-        let length = (content.len() - rest.len() - start) as u32;
-        replay.apply(record, Spot { file, at: at + start as u64, length });
-    }
-    Ok(clean)
-}
-
 impl Recovered {
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
@@ -254,42 +266,58 @@ impl Recovered {
         clock: &Clock,
         mut new_epoch: impl FnMut() -> Arc<str>,
     ) -> Result<Vec<StreamCopy>, LogError> {
-        let mut spots = Vec::new();
-        let mut copies = Vec::with_capacity(self.channels.len());
-        let renewed = self.renew.is_some();
-        for (channel, replayed) in self.channels.drain(..) {
-            spots.extend(replayed.spots.iter().map(|spot| (*spot, copies.len())));
-            let (number, epoch) = replayed.version;
-            let answered = replayed.answered.into_iter();
-            copies.push(StreamCopy {
-                channel,
-                epoch: if renewed { new_epoch() } else { replayed.epoch.into() },
-                top: replayed.top,
-                publications: std::collections::VecDeque::with_capacity(replayed.spots.len()),
-                publications_until: clock.instant(replayed.publications_until),
-                until: clock.instant(replayed.until),
-                version: Version { number, epoch },
-                answered: answered.map(|(until, key, offset)| (clock.instant(until), key, offset)).collect(),
-            });
+        let mut parts = std::mem::take(&mut self.parts);
+        if self.renew.is_some() {
+            parts.iter_mut().flatten().for_each(|(_, channel)| channel.epoch = new_epoch().to_string());
         }
-        // In the order of the files, which is the order of each channel's offsets as well.
-        spots.sort_unstable();
-        let received = Instant::now();
-        for of_file in spots.chunk_by(|(one, _), (other, _)| one.file == other.file) {
-            let Some(file) = of_file.first().and_then(|(spot, _)| self.files.get(spot.file as usize)) else { continue };
-            let wrong = |error| LogError::new(&file.path, error);
-            let mut window = Window::open(&file.path).map_err(wrong)?;
-            for (spot, index) in of_file {
-                let mut bytes = window.get(spot.at..spot.at + u64::from(spot.length)).map_err(wrong)?;
-                let copy = &mut copies[*index];
-                let changed = |_| wrong(io::Error::other("it was changed while it was read"));
-                let (Record::Publish(entry, _) | Record::Kept(entry)) = Record::decode(&mut bytes).map_err(changed)?
-                else {
-                    return Err(changed(Malformed));
-                };
-                copy.publications.push_back(publication(&entry, &copy.channel, &copy.epoch, received));
+        let files = &self.files;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                parts.into_iter().map(|part| scope.spawn(move || copies(part, files, clock))).collect();
+            let mut all = Vec::new();
+            for thread in threads {
+                let panicked = |_| LogError::new(Path::new(""), io::Error::other("a thread that reads has panicked"));
+                all.extend(thread.join().map_err(panicked)??);
             }
-        }
-        Ok(copies)
+            Ok(all)
+        })
     }
+}
+
+/// Reads the publications of some channels.
+fn copies(channels: Vec<(Channel, Replayed)>, files: &[LogFile], clock: &Clock) -> Result<Vec<StreamCopy>, LogError> {
+    let mut spots: Vec<(Spot, u32)> = Vec::new();
+    let mut copies = Vec::with_capacity(channels.len());
+    for (index, (channel, replayed)) in (0..).zip(channels) {
+        spots.extend(replayed.spots.iter().map(|spot| (*spot, index)));
+        let (number, epoch) = replayed.version;
+        let answered = replayed.answered.into_iter();
+        copies.push(StreamCopy {
+            channel,
+            epoch: replayed.epoch.into(),
+            top: replayed.top,
+            publications: VecDeque::with_capacity(replayed.spots.len()),
+            publications_until: clock.instant(replayed.publications_until),
+            until: clock.instant(replayed.until),
+            version: Version { number, epoch },
+            answered: answered.map(|(until, key, offset)| (clock.instant(until), key, offset)).collect(),
+        });
+    }
+    // In the order of the files, which is the order of each channel's offsets as well.
+    spots.sort_unstable();
+    let received = Instant::now();
+    for of_file in spots.chunk_by(|(one, _), (other, _)| one.file == other.file) {
+        let Some(file) = of_file.first().and_then(|(spot, _)| files.get(spot.file as usize)) else { continue };
+        let wrong = |error| LogError::new(&file.path, error);
+        let changed = |_: Malformed| wrong(io::Error::other("it was changed while it was read"));
+        let mut window = Window::open(&file.path).map_err(wrong)?;
+        for (spot, index) in of_file {
+            let mut bytes = window.get(spot.at..spot.at + u64::from(spot.length)).map_err(wrong)?;
+            let record = Raw::next(&mut bytes).and_then(|raw| raw.read()).map_err(changed)?;
+            let (Record::Publish(entry, _) | Record::Kept(entry)) = record else { return Err(changed(Malformed)) };
+            let copy = &mut copies[*index as usize];
+            copy.publications.push_back(publication(&entry, &copy.channel, &copy.epoch, received));
+        }
+    }
+    Ok(copies)
 }

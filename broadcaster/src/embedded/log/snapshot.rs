@@ -75,6 +75,11 @@ fn write_file(
             block::begin(&mut content);
         }
     }
+    if !block::is_empty(&content) {
+        file.append(&mut content)?;
+        block::begin(&mut content);
+    }
+    // In a block of its own, as a reader expects it.
     Record::Clean.encode(&mut content);
     file.append(&mut content)?;
     sync(file.file(), stats)?;
