@@ -80,11 +80,13 @@ impl EmbeddedBroker {
     fn filling(&self) -> Result<Option<Filling<'_>>, BrokerError> {
         let Some(log) = &self.log else { return Ok(None) };
         let filling = log.queue.filling();
-        if let Err(error) = filling.admit() {
-            add(&self.stats.log.refused, 1);
-            return Err(error);
-        }
+        self.admit(&filling)?;
         Ok(Some(filling))
+    }
+
+    /// Counts what is refused.
+    fn admit(&self, filling: &Filling<'_>) -> Result<(), BrokerError> {
+        filling.admit().inspect_err(|_| add(&self.stats.log.refused, 1))
     }
 
     /// Keeps a publication, which gets its place from `publication`.
@@ -130,20 +132,25 @@ impl EmbeddedBroker {
     }
 
     /// Has a publication that is not kept delivered behind those of its channel that wait for the log. Gives it back where
-    /// there is none.
-    pub(super) fn pass(&self, state: &mut State, publication: Arc<Publication>) -> Option<Arc<Publication>> {
-        let Some(log) = &self.log else { return Some(publication) };
+    /// there is none, and where the disk takes nothing: those that wait come later then, whenever that is.
+    pub(super) fn pass(
+        &self,
+        state: &mut State,
+        publication: Arc<Publication>,
+    ) -> Result<Option<Arc<Publication>>, BrokerError> {
+        let Some(log) = &self.log else { return Ok(Some(publication)) };
         let batch = state.streams.batch(&publication.channel);
         if batch == 0 {
-            return Some(publication);
+            return Ok(Some(publication));
         }
         let mut filling = log.queue.filling();
-        if filling.is_safe(batch) {
-            return Some(publication);
+        if filling.is_safe(batch) || filling.is_failing() {
+            return Ok(Some(publication));
         }
+        self.admit(&filling)?;
         state.streams.wait_for(&publication.channel, filling.number());
         filling.pass(publication);
-        None
+        Ok(None)
     }
 
     /// Reads; answers when what was read is safe.

@@ -134,7 +134,7 @@ impl EmbeddedBroker {
         let mut burst = self.dispatcher.burst();
         let (published, ticket, now) = match retention {
             None => {
-                let now = self.pass(&mut state, publication(0, Arc::clone(&self.epoch)));
+                let now = self.pass(&mut state, publication(0, Arc::clone(&self.epoch)))?;
                 (Published::default(), None, now)
             }
             Some(retention) => {

@@ -161,7 +161,12 @@ impl Filling<'_> {
         self.deliver(publication);
     }
 
-    /// Whether this batch is.
+    /// Whether the disk takes nothing now.
+    pub(in crate::embedded) fn is_failing(&self) -> bool {
+        self.tail.failing.is_some()
+    }
+
+    /// Whether this batch is safe.
     pub(in crate::embedded) fn is_safe(&self, batch: u64) -> bool {
         batch <= self.tail.confirmed
     }
