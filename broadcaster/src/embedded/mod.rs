@@ -131,7 +131,6 @@ impl EmbeddedBroker {
             let (channel, info) = (Channel::clone(&channel), info.map(Arc::new));
             Arc::new(Publication { channel, payload, offset, epoch, info, tags, delta, received })
         };
-        let mut burst = self.dispatcher.burst();
         let (published, ticket, now) = match retention {
             None => {
                 let now = self.pass(&mut state, publication(0, Arc::clone(&self.epoch)))?;
@@ -146,6 +145,7 @@ impl EmbeddedBroker {
                 (kept.published, kept.ticket, kept.deliver_now)
             }
         };
+        let mut burst = self.dispatcher.burst();
         burst.received(1, bytes);
         let touched = match now {
             Some(publication) => {

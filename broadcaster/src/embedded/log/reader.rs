@@ -11,7 +11,7 @@ use memchr::memmem;
 use super::block::{BLOCK_HEADER, BlockHeader, FILE_HEADER, FileHeader};
 
 /// Bytes read at once.
-const WINDOW: usize = 4 * 1024 * 1024;
+const WINDOW: usize = 1024 * 1024;
 
 /// A file of which a part is in memory.
 #[derive(Debug)]

@@ -188,3 +188,6 @@ impl Replay {
         (self.channels, self.has_gap)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,10 @@ use super::record::{Malformed, Raw};
 use super::replay::{Replay, Spot};
 
 /// Bytes that are handed over at once.
-const CHUNK: usize = 1024 * 1024;
+const CHUNK: usize = 256 * 1024;
 
 /// Chunks that may wait for a worker.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 /// More workers wait for the one that reads.
 const MOST: usize = 4;
