@@ -33,6 +33,7 @@ pub use broker::{
 };
 pub use dispatch::{Dispatcher, Inboxes};
 pub use embedded::EmbeddedBroker;
+pub use embedded::log::{Fsync, LogError, LogSettings, LogStats};
 pub use history::{History, HistoryQuery, Position, Retention};
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};

@@ -1,7 +1,10 @@
 //! What a broker counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::embedded::log::LogStats;
 
 /// The number of buckets of [`Latency`].
 pub const LATENCY_BUCKETS: usize = 24;
@@ -50,6 +53,8 @@ pub struct BrokerStats {
     pub publish_errors: AtomicU64,
     /// From the call of publish to the broker's answer, for those that succeeded.
     pub publish_latency: Latency,
+    /// What the embedded broker's histories and their log count.
+    pub log: Arc<LogStats>,
 }
 
 /// A histogram of durations with buckets that double.

@@ -2,8 +2,12 @@
 //!
 //! - here: interest and delivery;
 //! - `streams`: what channels keep (pure);
+//! - [`log`]: how they keep it over a restart;
+//! - `histories`: both together, under the broker's lock;
 //! - `presence`: who is in them (pure).
 
+mod histories;
+pub mod log;
 mod presence;
 mod streams;
 
@@ -14,14 +18,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tidegate_protocol::message::ClientInfo;
 
+use self::log::queue::Ticket;
+use self::log::{Log, LogError, LogSettings};
 use self::presence::Rooms;
-use self::streams::{Appended, Streams};
+use self::streams::Streams;
 use crate::broker::{
     Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published,
 };
 use crate::dispatch::{Dispatcher, Inboxes};
 use crate::history::HistoryQuery;
-use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId};
+use crate::interest::{Entry, Interest, InterestMap, Link, MAX_SHARDS, ShardId, ShardSet};
 use crate::presence::{Attendance, Change, Presence, PresenceStats};
 use crate::publication::{Channel, Payload, Publication, PushKind};
 use crate::stats::{BrokerStats, add};
@@ -36,8 +42,8 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The longest payload, in bytes, unless [`EmbeddedBroker::with_max_payload`] says otherwise.
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// Streams that are looked at for what is too old with each publish: more than a publish can add.
-const EXPIRED_AT_ONCE: usize = 4;
+/// Bytes of memory that histories take at most, unless [`EmbeddedBroker::with_history_memory`] says otherwise.
+const DEFAULT_HISTORY_MEMORY: usize = 512 * 1024 * 1024;
 
 /// A broker without anything outside: one node.
 #[derive(Debug)]
@@ -47,8 +53,10 @@ pub struct EmbeddedBroker {
     stats: Arc<BrokerStats>,
     epoch: Arc<str>,
     /// The lock is also what puts the publishes of all threads into one order.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     max_payload: usize,
+    history_memory: usize,
+    log: Option<Log>,
 }
 
 #[derive(Debug)]
@@ -65,10 +73,11 @@ impl EmbeddedBroker {
         let interest = Arc::new(InterestMap::default());
         let stats = Arc::new(BrokerStats::default());
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let state =
-            Mutex::new(State { overrun: vec![0; MAX_SHARDS], streams: Streams::new(seed), rooms: Rooms::default() });
+        let state = State { overrun: vec![0; MAX_SHARDS], streams: Streams::new(seed), rooms: Rooms::default() };
+        let state = Arc::new(Mutex::new(state));
         let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
-        Self { interest, dispatcher, stats, epoch: Arc::default(), state, max_payload: DEFAULT_MAX_PAYLOAD }
+        let (max_payload, history_memory) = (DEFAULT_MAX_PAYLOAD, DEFAULT_HISTORY_MEMORY);
+        Self { interest, dispatcher, stats, epoch: Arc::default(), state, max_payload, history_memory, log: None }
     }
 
     /// The same with another bound on payloads, in bytes; 1 MiB unless said otherwise.
@@ -76,12 +85,36 @@ impl EmbeddedBroker {
         Self { max_payload, ..self }
     }
 
+    /// The same with another bound on the memory that histories take, in bytes; 512 MiB unless said otherwise. Where they
+    /// would take more, what would go next goes at once.
+    pub fn with_history_memory(self, history_memory: usize) -> Self {
+        Self { history_memory, ..self }
+    }
+
+    /// The same with histories that outlive the process. Reads what is there, which can take seconds.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or another process has it.
+    pub fn with_log(mut self, settings: LogSettings) -> Result<Self, LogError> {
+        let log = histories::open(&self.state, &self.dispatcher, &self.stats, settings, self.history_memory)?;
+        self.log = Some(log);
+        Ok(self)
+    }
+
+    /// Writes what waits for the log, and notes that the node has stopped in good order. Publishes that come later are
+    /// refused where they have a history. Dropping the broker does the same. Blocks until the disk is done.
+    pub fn close(&self) {
+        if let Some(log) = &self.log {
+            log.close();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Delivers at once; where there was no room, the future waits for some.
-    fn deliver(&self, request: PublishRequest) -> Result<(Published, Option<PublishFuture>), BrokerError> {
+    /// Delivers at once, or when it is safe where there is a log. What is left to wait for comes with the answer.
+    fn deliver(&self, request: PublishRequest) -> Result<(Published, Wait), BrokerError> {
         let received = Instant::now();
         // A longer one would overflow the queue of every subscriber that is a little behind.
         let (length, limit) = (request.data.len(), self.max_payload);
@@ -92,10 +125,11 @@ impl EmbeddedBroker {
         // Before the lock: it takes time in proportion to the payload.
         let payload = Payload::new(Bytes::clone(&request.data));
         let mut state = self.state();
-        let State { overrun, streams, .. } = &mut *state;
 
-        let full = self.dispatcher.full(self.interest.shards(&request.channel));
-        if let Some(taken) = full.iter().map(|shard| overrun[usize::from(shard)]).find(|taken| *taken >= MAX_OVERRUN) {
+        let shards = self.interest.shards(&request.channel);
+        let full = self.dispatcher.full(shards);
+        let overrun = full.iter().map(|shard| state.overrun[usize::from(shard)]);
+        if let Some(taken) = overrun.into_iter().find(|taken| *taken >= MAX_OVERRUN) {
             return Err(BrokerError::Overloaded(taken));
         }
         let PublishRequest { channel, info, tags, retention, delta, idempotency_key, version, .. } = request;
@@ -105,39 +139,85 @@ impl EmbeddedBroker {
             let kind = PushKind::Publication;
             Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received })
         };
-        let (published, publication) = match retention {
-            None => (Published::default(), publication(0, Arc::clone(&self.epoch))),
+        let (published, ticket, now) = match retention {
+            None => {
+                let now = self.pass(&mut state, publication(0, Arc::clone(&self.epoch)))?;
+                (Published::default(), None, now)
+            }
             Some(retention) => {
-                streams.expire(received, EXPIRED_AT_ONCE);
-                let mut kept = None;
-                let make = |offset, epoch| Arc::clone(kept.insert(publication(offset, epoch)));
-                match (streams.append(&channel, retention, (idempotency_key, version), received, make), kept) {
-                    (Appended::Kept(published), Some(publication)) => (published, publication),
-                    (Appended::Kept(published) | Appended::Suppressed(published), _) => return Ok((published, None)),
+                let terms = histories::Terms { retention, idempotency_key, version, received };
+                let kept = self.keep(&mut state, &channel, terms, publication)?;
+                if kept.is_suppressed {
+                    return Ok((kept.published, Wait { ticket: kept.ticket, shards: ShardSet::default() }));
                 }
+                (kept.published, kept.ticket, kept.deliver_now)
             }
         };
         let mut burst = self.dispatcher.burst();
         burst.received(1, bytes);
-        burst.route_shared(&publication);
-        let touched = burst.flush();
+        let touched = match now {
+            Some(publication) => {
+                burst.route_shared(&publication);
+                burst.flush()
+            }
+            // The log delivers it, to whoever is there then.
+            None => shards,
+        };
         for shard in touched.iter() {
-            let taken = &mut overrun[usize::from(shard)];
+            let taken = &mut state.overrun[usize::from(shard)];
             *taken = if full.contains(shard) { *taken + 1 } else { 0 };
         }
         drop(state);
+        Ok((published, Wait { ticket, shards: touched }))
+    }
 
-        let full = self.dispatcher.full(touched);
-        let wait = (!full.is_empty()).then(|| {
-            add(&self.stats.backpressure_waits, 1);
-            let (dispatcher, published) = (self.dispatcher.clone(), published.clone());
-            Box::pin(async move {
+    /// Waits until the log has it, and until the shards that it went to have room.
+    fn answer(&self, called: Instant, published: Published, wait: Wait) -> PublishFuture {
+        let Wait { ticket, shards } = wait;
+        let full = self.dispatcher.full(shards);
+        if ticket.is_none() && full.is_empty() {
+            self.count(called);
+            return Box::pin(std::future::ready(Ok(published)));
+        }
+        let (dispatcher, stats) = (self.dispatcher.clone(), Arc::clone(&self.stats));
+        if ticket.is_none() {
+            self.count(called);
+            add(&stats.backpressure_waits, 1);
+        }
+        Box::pin(async move {
+            if let Some(ticket) = ticket {
+                let safe = ticket.wait().await;
+                count(&stats, called, safe.is_ok());
+                safe?;
+            }
+            let full = dispatcher.full(shards);
+            if !full.is_empty() {
                 // The message is in the inbox already: after the wait the answer is the same either way.
                 let _ = tokio::time::timeout(MAX_WAIT, dispatcher.room(full)).await;
-                Ok(published)
-            }) as PublishFuture
-        });
-        Ok((published, wait))
+            }
+            Ok(published)
+        })
+    }
+
+    fn count(&self, called: Instant) {
+        count(&self.stats, called, true);
+    }
+}
+
+/// What a publish that was accepted waits for.
+struct Wait {
+    ticket: Option<Ticket>,
+    /// The shards that it goes to.
+    shards: ShardSet,
+}
+
+/// Counts the answer to a publish.
+fn count(stats: &BrokerStats, called: Instant, good: bool) {
+    if good {
+        add(&stats.publish_ok, 1);
+        stats.publish_latency.record(called.elapsed());
+    } else {
+        add(&stats.publish_errors, 1);
     }
 }
 
@@ -170,26 +250,20 @@ impl Broker for EmbeddedBroker {
     fn publish(&self, request: PublishRequest) -> PublishFuture {
         let called = Instant::now();
         match self.deliver(request) {
-            Ok((published, wait)) => {
-                add(&self.stats.publish_ok, 1);
-                self.stats.publish_latency.record(called.elapsed());
-                wait.unwrap_or_else(|| Box::pin(std::future::ready(Ok(published))))
-            }
+            Ok((published, wait)) => self.answer(called, published, wait),
             Err(error) => {
-                add(&self.stats.publish_errors, 1);
+                count(&self.stats, called, false);
                 Box::pin(std::future::ready(Err(error)))
             }
         }
     }
 
     fn history(&self, channel: &Channel, query: HistoryQuery) -> HistoryFuture {
-        let history = self.state().streams.read(channel, query, Instant::now());
-        Box::pin(std::future::ready(Ok(history)))
+        self.read(channel, query)
     }
 
     fn remove_history(&self, channel: &Channel) -> Answer<()> {
-        self.state().streams.remove(channel);
-        Box::pin(std::future::ready(Ok(())))
+        self.remove(channel)
     }
 
     fn attend(&self, channel: &Channel, info: &Arc<ClientInfo>, change: Change, attendance: Attendance) {
@@ -200,11 +274,18 @@ impl Broker for EmbeddedBroker {
         }
         if attendance.announce {
             let (channel, info) = (Channel::clone(channel), Arc::clone(info));
-            let push = Publication::attendance(channel, change.push(), info, Instant::now());
-            let mut burst = self.dispatcher.burst();
-            burst.route_shared(&Arc::new(push));
-            // It is as much as clients come and go: no reason to have anybody wait for room.
-            let _ = burst.flush();
+            let push = Arc::new(Publication::attendance(channel, change.push(), info, Instant::now()));
+            match self.pass(&mut state, push) {
+                Ok(Some(push)) => {
+                    let mut burst = self.dispatcher.burst();
+                    burst.route_shared(&push);
+                    // It is as much as clients come and go: no reason to have anybody wait for room.
+                    let _ = burst.flush();
+                }
+                // The log delivers it behind what its channel waits for.
+                Ok(None) => {}
+                Err(_) => add(&self.stats.publish_errors, 1),
+            }
         }
     }
 
@@ -223,7 +304,11 @@ impl Broker for EmbeddedBroker {
     }
 
     fn health(&self) -> BrokerHealth {
-        BrokerHealth::Healthy
+        let failing = self.log.as_ref().and_then(|log| log.queue.failing());
+        failing.map_or(BrokerHealth::Healthy, |failing| BrokerHealth::Degraded {
+            since: failing.since.elapsed(),
+            reason: failing.reason,
+        })
     }
 
     fn stats(&self) -> &BrokerStats {

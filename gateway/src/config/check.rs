@@ -246,6 +246,9 @@ fn oddities(config: &Config, settings: &mut Settings) {
     if let (EngineType::Memory, Some((path, setting))) = (config.engine.kind, redis) {
         notices.push(format!("{}: {path} has no effect: engine.type is \"memory\"", setting.origin));
     }
+    if config.engine.kind != EngineType::Memory && !config.embedded.path.is_empty() {
+        notices.push("embedded.path has no effect: engine.type is not \"memory\"".to_owned());
+    }
     let api = &config.http_api;
     if !api.disabled && !api.insecure && api.key.is_empty() {
         notices.push("http_api.key is empty: every request to the server API gets 401".to_owned());

@@ -64,6 +64,9 @@ pub enum NodeError {
     /// The broker's settings cannot be used.
     #[error("engine.redis: {0}")]
     Broker(#[from] tidegate_broadcaster::redis::SettingsError),
+    /// The log of the embedded broker's histories cannot be used.
+    #[error("embedded.path: {0}")]
+    Log(#[from] tidegate_broadcaster::LogError),
     /// Something else in the configuration cannot be used.
     #[error("{0}")]
     Config(String),
@@ -337,8 +340,15 @@ impl Node {
                 tracing::error!("a shard's thread had panicked");
             }
         }
-        if let Engine::Redis(broker) = &self.engine {
-            broker.shutdown().await;
+        match &self.engine {
+            Engine::Redis(broker) => broker.shutdown().await,
+            Engine::Embedded(broker) => {
+                let broker = Arc::clone(broker);
+                // It waits for the disk.
+                if tokio::task::spawn_blocking(move || broker.close()).await.is_err() {
+                    tracing::error!("closing the history's log has panicked");
+                }
+            }
         }
     }
 }
@@ -348,7 +358,12 @@ fn start_engine(config: &Config, inboxes: &Arc<[Arc<Inbox<TcpStream>>]>) -> Resu
     let inboxes: Inboxes = inboxes.iter().map(|inbox| Arc::clone(inbox) as Arc<dyn ShardInbox>).collect();
     Ok(match config.engine.kind {
         EngineType::Memory => {
-            let broker = EmbeddedBroker::new(inboxes).with_max_payload(config.redis_publish.max_payload);
+            let mut broker = EmbeddedBroker::new(inboxes)
+                .with_max_payload(config.redis_publish.max_payload)
+                .with_history_memory(config.embedded.history_memory_limit);
+            if let Some(log) = resolve::log(config) {
+                broker = broker.with_log(log)?;
+            }
             (Engine::Embedded(Arc::new(broker)), Vec::new())
         }
         EngineType::Redis => {

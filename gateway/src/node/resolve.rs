@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broadcaster::interest::MAX_SHARDS;
 use tidegate_broadcaster::redis::RedisSettings;
+use tidegate_broadcaster::{Fsync, LogSettings};
 use tidegate_protocol::limits::Limits;
 
 use super::NodeError;
 use crate::admission::{Admission, Caps};
-use crate::config::Config;
+use crate::config::{Config, FsyncPolicy};
 use crate::http::site::check_prefix;
 use crate::monitor::{Monitor, Usage, system_limit};
 use crate::operator::Paths;
@@ -160,6 +161,23 @@ pub fn redis(config: &Config) -> Result<RedisSettings, NodeError> {
         presence_ttl: redis.presence_ttl,
         presence_update_interval: config.client.presence_update_interval,
         ..RedisSettings::new(address)
+    })
+}
+
+/// The embedded broker's log, where it has one.
+pub fn log(config: &Config) -> Option<LogSettings> {
+    let embedded = &config.embedded;
+    let fsync = match embedded.fsync {
+        FsyncPolicy::Always => Fsync::Always,
+        FsyncPolicy::Interval => Fsync::Interval(embedded.fsync_interval),
+        FsyncPolicy::Never => Fsync::Never,
+    };
+    (!embedded.path.is_empty()).then(|| LogSettings {
+        fsync,
+        segment_size: embedded.segment_size,
+        compaction_ratio: embedded.compaction_ratio,
+        max_pending: embedded.max_pending,
+        ..LogSettings::new(&embedded.path)
     })
 }
 

@@ -154,10 +154,14 @@ impl HealthSources {
         match self.broker.health() {
             BrokerHealth::Healthy => check("broker", Status::Ok, format!("{name}: connected")),
             BrokerHealth::Degraded { since, reason } => {
-                let text = format!(
-                    "{name}: not connected for {:.1} s ({reason}); sessions stay, publications do not arrive",
-                    since.as_secs_f64()
-                );
+                let seconds = since.as_secs_f64();
+                let text = match name {
+                    // It has nothing to be connected to: what it can miss is the disk.
+                    "embedded" => format!("{name}: for {seconds:.1} s {reason}; publishes with history are refused"),
+                    _ => format!(
+                        "{name}: not connected for {seconds:.1} s ({reason}); sessions stay, publications do not arrive"
+                    ),
+                };
                 check("broker", Status::Degraded, text)
             }
         }

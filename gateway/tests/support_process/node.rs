@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use super::http::{Answer, Metrics, get, post};
@@ -31,6 +31,8 @@ pub fn command(directory: &Directory) -> Command {
 
 /// How a node is to be started: with `--dev`, on free ports.
 pub struct Setup {
+    /// Files that grow beyond [`Node::limit_files`] are an error of the write, and do not end the process.
+    survives_file_limit: bool,
     arguments: Vec<String>,
     settings: String,
     directory: Directory,
@@ -43,7 +45,8 @@ impl Setup {
 
     /// With the key that `--dev` makes up.
     pub fn without_key() -> Self {
-        let setup = Self { arguments: vec!["--dev".into()], settings: String::new(), directory: Directory::new() };
+        let (arguments, settings) = (vec!["--dev".into()], String::new());
+        let setup = Self { survives_file_limit: false, arguments, settings, directory: Directory::new() };
         setup.with(&["--shards", "2"])
     }
 
@@ -62,6 +65,11 @@ impl Setup {
     pub fn settings(mut self, toml: &str) -> Self {
         self.settings.push_str(toml);
         self
+    }
+
+    /// So that [`Node::limit_files`] can be used.
+    pub fn survives_file_limit(self) -> Self {
+        Self { survives_file_limit: true, ..self }
     }
 
     /// The node's directory, for files that its settings name.
@@ -90,10 +98,18 @@ impl Setup {
     }
 
     fn launch(self, listen: [&str; 3]) -> Node {
-        let Self { arguments, settings, directory } = self;
+        let Self { survives_file_limit, arguments, settings, directory } = self;
         let file = directory.write("settings.toml", &settings);
         let flags = ["--listen", listen[0], "--tcp-listen", listen[1], "--operator-listen", listen[2]];
-        let mut child = command(&directory)
+        let mut command = command(&directory);
+        if survives_file_limit {
+            // The signal that the kernel sends otherwise is ignored across the exec.
+            let shell = Command::new("/bin/sh");
+            let node = std::mem::replace(&mut command, shell);
+            command.env_clear().current_dir(&directory.0).stdin(Stdio::null());
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(node.get_program());
+        }
+        let mut child = command
             .arg("--config")
             .arg(file)
             .args(&arguments)
@@ -199,6 +215,13 @@ impl Node {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Lets no file of the process grow beyond so many bytes; `None`: any size. A full disk looks the same to it, but for the
+    /// number of the error.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
     }
 
     /// Waits for the process to end, and for the last line of its log.

@@ -23,6 +23,7 @@ pub(super) const GROUPS: &[(&str, &[Row])] = &[
     ("log", LOG),
     ("engine", ENGINE),
     ("engine.redis", REDIS),
+    ("embedded", EMBEDDED),
     ("redis_publish", REDIS_PUBLISH),
     ("client", CLIENT),
     ("channel", CHANNEL),
@@ -100,6 +101,48 @@ const REDIS: &[Row] = &[
         Duration(1000, DAY),
         Differs("a node that stops leaves at once; this is for one that dies"),
         "How long a node's clients count as present after it was last heard of. At least twice client.presence_update_interval.",
+    ),
+];
+
+const EMBEDDED: &[Row] = &[
+    (
+        "path",
+        Text,
+        Ours,
+        "Directory of the log that histories come back from after a restart (engine.type memory); empty keeps them in \
+         memory alone. No two nodes may share one.",
+    ),
+    (
+        "fsync",
+        Choice(&["always", "interval", "never"]),
+        Ours,
+        "When what was written to the log is made durable: before each publish is answered and delivered, every \
+         embedded.fsync_interval, or when the system thinks fit.",
+    ),
+    (
+        "fsync_interval",
+        Duration(1, DAY),
+        Ours,
+        "What a crash of the machine may cost where embedded.fsync is interval.",
+    ),
+    ("segment_size", Size(64 << 10, GIB), Ours, "Size from which on a file of the log is followed by the next one."),
+    (
+        "compaction_ratio",
+        Number(2, 1000),
+        Ours,
+        "The log is rewritten when it has more than so many times the bytes of what it keeps, and more than a segment.",
+    ),
+    (
+        "max_pending",
+        Size(64 << 10, GIB),
+        Ours,
+        "Bytes that may wait to be written to the log; publishes with history are refused beyond.",
+    ),
+    (
+        "history_memory_limit",
+        Size(1 << 20, 1 << 50),
+        Ours,
+        "Memory that the embedded broker's histories take at most; beyond, what would expire next goes at once.",
     ),
 ];
 

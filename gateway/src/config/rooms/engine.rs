@@ -94,3 +94,51 @@ impl Default for RedisPublish {
         Self { prefix: "push:".to_owned(), max_payload: 1 << 20 }
     }
 }
+
+/// `embedded`: what the embedded broker keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Embedded {
+    /// Directory of the log that histories come back from after a restart; empty keeps them in memory alone.
+    pub path: String,
+    /// When what was written to the log is made durable.
+    pub fsync: FsyncPolicy,
+    /// How often, where `fsync` is `interval`.
+    #[serde(with = "units::duration")]
+    pub fsync_interval: Duration,
+    /// Bytes of a file of the log.
+    pub segment_size: u64,
+    /// The log is rewritten when it has more than so many times the bytes of what it keeps.
+    pub compaction_ratio: u32,
+    /// Bytes that may wait to be written to the log.
+    pub max_pending: usize,
+    /// Bytes of memory that histories take at most.
+    pub history_memory_limit: usize,
+}
+
+/// `embedded.fsync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FsyncPolicy {
+    /// Before a publish is answered and delivered.
+    Always,
+    /// Every `fsync_interval`.
+    #[default]
+    Interval,
+    /// When the system thinks fit.
+    Never,
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            fsync: FsyncPolicy::default(),
+            fsync_interval: Duration::from_secs(1),
+            segment_size: 64 << 20,
+            compaction_ratio: 2,
+            max_pending: 16 << 20,
+            history_memory_limit: 512 << 20,
+        }
+    }
+}

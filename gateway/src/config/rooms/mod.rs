@@ -14,7 +14,7 @@ pub use channel::{
     ChannelConfig, ChannelOptions, ChannelRegex, DELTA_FOSSIL, DataFormat, Namespace, QueuePolicy, RecoveryMode,
 };
 pub use client::Client;
-pub use engine::{Engine, EngineType, RedisEngine, RedisPublish};
+pub use engine::{Embedded, Engine, EngineType, FsyncPolicy, RedisEngine, RedisPublish};
 pub use node::{Log, LogLevel, Memory, Node, Shutdown};
 pub use server::{Demo, Health, HttpApi, HttpServer, Prometheus, TcpServer, WebSocket};
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub log: Log,
     /// Where messages come from.
     pub engine: Engine,
+    /// What the embedded broker keeps.
+    pub embedded: Embedded,
     /// What plain Redis `PUBLISH` uses.
     pub redis_publish: RedisPublish,
     /// Number of shards (threads that own sessions); 0 is one per core.
