@@ -8,7 +8,7 @@
 //! - [`stats`]: what a broker counts;
 //! - [`history`]: what a channel keeps, and whether a reader has missed any of it;
 //! - [`embedded`]: the broker of a node that stands alone;
-//! - [`redis`]: the broker on a Redis server;
+//! - [`redis`]: the broker on Redis: a server, a cluster, or what Sentinels watch;
 //! - [`envelope`]: what Tidegate puts into a Redis message, and how it reads what anyone put there.
 
 #![forbid(unsafe_code)]
@@ -35,6 +35,6 @@ pub use history::{History, HistoryQuery, Position, Retention};
 pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
 pub use publication::{Channel, Payload, Publication};
-pub use redis::{RedisBroker, RedisSettings};
+pub use redis::{RedisBroker, RedisSettings, Servers};
 pub use stats::BrokerStats;
 pub use tidegate_protocol::codec::payload::Content;

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::Value;
 
+use super::client::command;
 use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::envelope::{self, Content};
 use crate::history::{History, HistoryQuery, Position, Retention};
@@ -129,10 +130,6 @@ async fn load_library(client: &Client) -> Result<(), Error> {
     }
 }
 
-fn command(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::FirstKey, false)
-}
-
 /// Whether the server has answered, and the connection is good.
 pub(crate) fn is_answer(error: &Error) -> bool {
     use fred::error::ErrorKind::{Backpressure, Canceled, IO, Protocol, Routing, Timeout};
@@ -140,7 +137,7 @@ pub(crate) fn is_answer(error: &Error) -> bool {
 }
 
 /// Arguments of `push_publish` behind the key.
-pub(crate) fn publish_args(request: PublishRequest, retention: Retention) -> Vec<Bytes> {
+pub(crate) fn publish_args(request: PublishRequest, retention: Retention, sharded: bool) -> Vec<Bytes> {
     let PublishRequest { data, info, tags, delta, idempotency_key, version, .. } = request;
     let mut args = vec![envelope::encode(Content { data, info, tags, place: None })];
     let mut option = |name: &'static str, value: Bytes| args.extend([Bytes::from_static(name.as_bytes()), value]);
@@ -149,6 +146,9 @@ pub(crate) fn publish_args(request: PublishRequest, retention: Retention) -> Vec
     option("meta_ttl", seconds(retention.meta_ttl));
     if delta {
         option("delta", number(1));
+    }
+    if sharded {
+        option("sharded", number(1));
     }
     if let Some(key) = idempotency_key {
         option("idempotency_key", key.into());

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -14,7 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
+use super::redirection::Redirection;
+use super::settings::Endpoint;
 use super::subscriber::Subscriber;
+use super::topology::slot as slot_of;
 use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
 use crate::envelope::MAX_PLACE;
 use crate::interest::ShardSet;
@@ -49,6 +51,8 @@ pub(crate) enum Lost {
     OutOfStep,
     #[error("Redis sent an error: {0}")]
     Error(String),
+    #[error("it is not the server to subscribe to any more")]
+    Replaced,
 }
 
 /// A command that Redis has not answered completely. Redis answers in the order of the commands.
@@ -70,6 +74,7 @@ enum Command {
 /// One subscriber connection.
 pub(crate) struct Link<'a> {
     subscriber: &'a Subscriber,
+    server: &'a Endpoint,
     stream: TcpStream,
     input: BytesMut,
     output: BytesMut,
@@ -98,10 +103,11 @@ impl std::fmt::Debug for Link<'_> {
 }
 
 impl<'a> Link<'a> {
-    pub(crate) fn new(subscriber: &'a Subscriber, stream: TcpStream) -> Self {
+    pub(crate) fn new(subscriber: &'a Subscriber, server: &'a Endpoint, stream: TcpStream) -> Self {
         let restore = subscriber.channels.connected();
         Self {
             subscriber,
+            server,
             stream,
             input: BytesMut::with_capacity(READ_BUFFER),
             output: BytesMut::new(),
@@ -336,17 +342,71 @@ impl<'a> Link<'a> {
                 *confirmed == channels.len()
             }
             (Item::Unsubscribed(name), Some(Command::Unsubscribe { channels, confirmed })) => {
-                let Some(channel) = channels.get(*confirmed).filter(|channel| is(&rest[name], channel)) else {
+                let asked = channels.get(*confirmed).filter(|channel| is(&rest[name.clone()], channel));
+                let Some(channel) = asked else {
+                    if self.subscriber.settings.sharded {
+                        self.subscriber.dropped(&rest[name]);
+                        return Ok(());
+                    }
                     return Err(Lost::OutOfStep);
                 };
                 *confirmed += 1;
                 self.subscriber.channels.left(channel);
                 *confirmed == channels.len()
             }
+            (Item::Unsubscribed(name), _) if self.subscriber.settings.sharded => {
+                self.subscriber.dropped(&rest[name]);
+                return Ok(());
+            }
             (Item::Pong, Some(Command::Ping)) => true,
-            (Item::Error(text), Some(_)) => return self.take_error(&String::from_utf8_lossy(&rest[text])),
-            (Item::Error(text), None) => return Err(Lost::Error(String::from_utf8_lossy(&rest[text]).into_owned())),
+            (Item::Error(text), front) if front.is_some() || self.subscriber.settings.sharded => {
+                return self.take_error(&String::from_utf8_lossy(&rest[text]));
+            }
+            (Item::Error(text), _) => return Err(Lost::Error(String::from_utf8_lossy(&rest[text]).into_owned())),
             _ => return Err(Lost::OutOfStep),
+        };
+        if done {
+            self.in_flight.pop_front();
+        }
+        Ok(())
+    }
+
+    /// A command about one channel was refused, in a cluster: there each channel of [`Command`] is a command of its own.
+    fn take_shard_error(&mut self, text: &str) -> Result<(), Lost> {
+        let redirected = Redirection::parse(text);
+        let prefix = &self.subscriber.settings.prefix;
+        // When a slot moves while its channel is being let go, Redis answers twice: it takes the channel away, and then
+        // does not have it. The second answer belongs to no command any more.
+        let is_about = |channel: &Channel| match redirected {
+            Some(Redirection { slot: Some(slot), .. }) => slot == slot_of(format!("{prefix}{channel}").as_bytes()),
+            _ => true,
+        };
+        let done = match self.in_flight.front_mut() {
+            Some(Command::Subscribe { channels, confirmed, .. }) => {
+                let Some(channel) = channels.get(*confirmed).filter(|channel| is_about(channel)) else { return Ok(()) };
+                *confirmed += 1;
+                let done = *confirmed == channels.len();
+                if redirected.is_some() {
+                    self.subscriber.redirected(channel);
+                } else if refuses_channels(text) {
+                    let told = self.subscriber.refused(channel, text);
+                    self.touched = self.touched.union(told);
+                } else {
+                    return Err(Lost::Error(text.to_owned()));
+                }
+                done
+            }
+            Some(Command::Unsubscribe { channels, confirmed }) if redirected.is_some() => {
+                let Some(channel) = channels.get(*confirmed).filter(|channel| is_about(channel)) else { return Ok(()) };
+                *confirmed += 1;
+                self.subscriber.channels.left(channel);
+                *confirmed == channels.len()
+            }
+            Some(Command::Ping) if redirected.is_some() => return Ok(()),
+            None if redirected.is_some() => return Ok(()),
+            // A user who may not PING is answered all the same.
+            Some(Command::Ping) => true,
+            _ => return Err(Lost::Error(text.to_owned())),
         };
         if done {
             self.in_flight.pop_front();
@@ -356,6 +416,9 @@ impl<'a> Link<'a> {
 
     /// The oldest command was refused as a whole.
     fn take_error(&mut self, text: &str) -> Result<(), Lost> {
+        if self.subscriber.settings.sharded {
+            return self.take_shard_error(text);
+        }
         match self.in_flight.pop_front() {
             // A user who may not PING is answered all the same.
             Some(Command::Ping) => Ok(()),
@@ -389,7 +452,7 @@ impl<'a> Link<'a> {
                 (taken.channels, Some(after))
             };
             if !batch.is_empty() {
-                channels_command(&mut self.output, "SUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+                self.write_channels("SUBSCRIBE", "SSUBSCRIBE", &batch);
                 self.in_flight.push_back(Command::Subscribe { channels: batch, confirmed: 0, after });
                 add(&stats.subscribe_batches, 1);
                 continue;
@@ -401,11 +464,22 @@ impl<'a> Link<'a> {
             if batch.is_empty() {
                 return;
             }
-            self.subscriber.confirmed.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-            stats.subscribed_channels.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-            channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+            self.subscriber.unconfirmed(batch.len());
+            self.write_channels("UNSUBSCRIBE", "SUNSUBSCRIBE", &batch);
             self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });
             add(&stats.unsubscribe_batches, 1);
+        }
+    }
+
+    /// Writes one command for all, or with sharded pub/sub one for each: a command may name channels of one slot only.
+    fn write_channels(&mut self, name: &str, sharded: &str, channels: &[Channel]) {
+        let settings = &self.subscriber.settings;
+        if settings.sharded {
+            for channel in channels {
+                channels_command(&mut self.output, sharded, &settings.prefix, std::iter::once(&**channel));
+            }
+        } else {
+            channels_command(&mut self.output, name, &settings.prefix, channels.iter().map(|channel| &**channel));
         }
     }
 
@@ -420,7 +494,7 @@ impl<'a> Link<'a> {
             });
         if !outstanding {
             self.restore = None;
-            self.subscriber.restored();
+            self.subscriber.restored(self.server);
         }
     }
 }
