@@ -133,7 +133,7 @@ impl Drop for Place {
 /// The end that takes commands. Never blocks.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    queue: mpsc::UnboundedSender<Job>,
+    queue: mpsc::Sender<Job>,
     waiting: Arc<Waiting>,
     topology: Arc<Topology>,
     /// Of each lane's connection.
@@ -148,10 +148,11 @@ impl Publisher {
         topology: Arc<Topology>,
         lanes: Arc<[Arc<Health>]>,
         stats: Arc<BrokerStats>,
-    ) -> (Self, mpsc::UnboundedReceiver<Job>) {
+    ) -> (Self, mpsc::Receiver<Job>) {
         let max = settings.max_queued_publishes;
         let waiting = Arc::new(Waiting { commands: AtomicUsize::default(), bytes: AtomicUsize::default(), max });
-        let (queue, receiver) = mpsc::unbounded_channel();
+        // As many as may wait, so that there is room for each.
+        let (queue, receiver) = mpsc::channel(max);
         (Self { queue, waiting, topology, lanes, stats }, receiver)
     }
 
@@ -181,7 +182,7 @@ impl Publisher {
         let place = Waiting::enter(&self.waiting, call.weight())?;
         let (answer, answered) = oneshot::channel();
         let job = Job { call, called: Instant::now(), number: 0, slot, answer, _place: place };
-        self.queue.send(job).map_err(|_| shut_down())?;
+        self.queue.try_send(job).map_err(|_| shut_down())?;
         Ok(answered)
     }
 }

@@ -61,6 +61,16 @@ local function remember(meta, ttl)
   end
 end
 
+-- An error unless all of these keys can be here. While a slot of a cluster moves, its keys lie on either server, and the
+-- server that it goes to refuses a question about several of which it lacks some. To go on there would begin a second
+-- numbering beside the first, and publications of one of the two would be lost.
+local function misplaced(...)
+  local found = redis.pcall('EXISTS', ...)
+  if type(found) == 'table' and string.find(found.err or '', 'non local key', 1, true) then
+    return redis.error_reply('TRYAGAIN the slot of the channel is being moved')
+  end
+end
+
 local OPTIONS = {
   size = 1, ttl = 1, meta_ttl = 1, idempotency_ttl = 1, version = 1,
   idempotency_key = false, version_epoch = false, history = 0, sharded = 0, delta = 0,
@@ -103,6 +113,10 @@ local function push_publish(keys, args)
   local meta, stream = base .. ':meta', base .. ':stream'
   local seconds, micros = now()
   local answered = given.idempotency_key and base .. ':key:' .. given.idempotency_key
+  local elsewhere = misplaced(meta, stream, answered or stream)
+  if elsewhere then
+    return elsewhere
+  end
   if answered then
     local before = redis.call('GET', answered)
     if before then
@@ -141,6 +155,10 @@ end
 local function push_history(keys, args)
   local base = prefix(keys[1])
   local meta, stream = base .. ':meta', base .. ':stream'
+  local elsewhere = misplaced(meta, stream)
+  if elsewhere then
+    return elsewhere
+  end
   local seconds, micros = now()
   local offset, epoch = position(meta, seconds, micros)
   remember(meta, tonumber(args[4]))
@@ -166,10 +184,11 @@ end
 
 -- push_history_remove <key> -> 1 if there was one. The position stays.
 local function push_history_remove(keys)
-  return redis.call('DEL', prefix(keys[1]) .. ':stream')
+  local base = prefix(keys[1])
+  return misplaced(base .. ':meta', base .. ':stream') or redis.call('DEL', base .. ':stream')
 end
 
 -- push_version -> the version of this library; a node loads its own over an older one.
 local function push_version()
-  return 1
+  return 2
 end

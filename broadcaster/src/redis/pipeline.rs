@@ -42,9 +42,9 @@ pub(crate) struct Pipeline {
     pub(crate) settings: Arc<RedisSettings>,
     pub(crate) topology: Arc<Topology>,
     pub(crate) lane: Lane,
-    pub(crate) queue: mpsc::UnboundedReceiver<Job>,
+    pub(crate) queue: mpsc::Receiver<Job>,
     /// Who wants to know what became of commands; only a cluster has somebody who does.
-    pub(crate) outcomes: Option<mpsc::UnboundedSender<Outcome>>,
+    pub(crate) outcomes: Option<mpsc::Sender<Outcome>>,
     pub(crate) health: Arc<Health>,
     pub(crate) stats: Arc<BrokerStats>,
 }
@@ -56,17 +56,10 @@ impl Pipeline {
         let lane = self.lane;
         let mut backoff = Backoff::new(self.settings.reconnect_first, self.settings.reconnect_longest);
         loop {
-            let server = tokio::select! {
-                server = topology.server(|layout| layout.server(lane).cloned()) => server,
-                () = self.refuse_all() => return,
-                _ = stop.wait_for(|stop| *stop) => return,
-            };
+            let server = topology.server(|layout| layout.server(lane).cloned());
+            let Some(server) = self.refuse_until(server, &mut stop).await else { return };
             let settings = Arc::clone(&self.settings);
-            let session = tokio::select! {
-                session = connect(&server, &settings) => session,
-                () = self.refuse_all() => return,
-                _ = stop.wait_for(|stop| *stop) => return,
-            };
+            let Some(session) = self.refuse_until(connect(&server, &settings), &mut stop).await else { return };
             let reason = match session {
                 Ok((client, mut task)) => {
                     let reason = match functions::load(&client).await {
@@ -95,11 +88,24 @@ impl Pipeline {
                 topology.look().await;
                 sleep(backoff.next()).await;
             };
-            tokio::select! {
-                () = pause => {}
-                () = self.refuse_all() => return,
-                _ = stop.wait_for(|stop| *stop) => return,
+            if self.refuse_until(pause, &mut stop).await.is_none() {
+                return;
             }
+        }
+    }
+
+    /// Refuses what is queued while there is no connection, until `work` is done. None: the task is to stop, or nobody can
+    /// queue anything any more.
+    async fn refuse_until<T>(&mut self, work: impl Future<Output = T>, stop: &mut watch::Receiver<bool>) -> Option<T> {
+        tokio::pin!(work);
+        loop {
+            let job = tokio::select! {
+                done = &mut work => return Some(done),
+                job = self.queue.recv() => job?,
+                _ = stop.wait_for(|stop| *stop) => return None,
+            };
+            let reason = self.health.down().unwrap_or_else(|| "connecting".into());
+            self.answer(job, Err(BrokerError::Disconnected(reason))).await;
         }
     }
 
@@ -146,7 +152,7 @@ impl Pipeline {
             // All calls of functions in the pipeline found none, so their order is as it was.
             loaded = match functions::load(client).await {
                 Ok(loaded) => loaded,
-                Err(error) => return Some(self.fail(&mut again, &error)),
+                Err(error) => return Some(self.fail(&mut again, &error).await),
             };
             if let Err(reason) = self.send(client, &loaded, &mut again, false).await {
                 return Some(reason);
@@ -168,7 +174,7 @@ impl Pipeline {
             jobs.extract_if(.., |job| matches!((&job.call, loaded), (Call::Function { .. }, Loaded::Unavailable(_))))
         {
             let Loaded::Unavailable(reason) = loaded else { continue };
-            self.answer(job, Err(BrokerError::Refused(Arc::clone(reason))));
+            self.answer(job, Err(BrokerError::Refused(Arc::clone(reason)))).await;
         }
         if jobs.is_empty() {
             return Ok(Vec::new());
@@ -191,7 +197,7 @@ impl Pipeline {
                 },
             };
             if let Err(error) = queued {
-                return Err(self.fail(jobs, &error));
+                return Err(self.fail(jobs, &error).await);
             }
         }
         let io_timeout = self.settings.io_timeout;
@@ -200,15 +206,16 @@ impl Pipeline {
             // The pipeline failed as a whole.
             Ok(results) => {
                 let error = results.into_iter().find_map(Result::err);
-                return Err(self.fail(jobs, &error.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "no answer"))));
+                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "no answer"));
+                return Err(self.fail(jobs, &error).await);
             }
-            Err(_) => return Err(self.fail(jobs, &Error::new(ErrorKind::Timeout, "no answer in time"))),
+            Err(_) => return Err(self.fail(jobs, &Error::new(ErrorKind::Timeout, "no answer in time")).await),
         };
         let (mut lost, mut missing) = (None, Vec::new());
         for (job, result) in jobs.drain(..).zip(results) {
             let error = match result {
                 Ok(value) => {
-                    self.answer(job, Ok(value));
+                    self.answer(job, Ok(value)).await;
                     continue;
                 }
                 Err(error) => error,
@@ -223,47 +230,39 @@ impl Pipeline {
                 add(&self.stats.redirections, 1);
                 self.topology.ask();
                 // Nobody is there any more when the broker is being dropped.
-                let _ = outcomes.send(Outcome::Back(job));
+                let _ = outcomes.send(Outcome::Back(job)).await;
                 continue;
             }
             let answer = broker_error(&error, &self.settings);
             if !matches!(answer, BrokerError::Refused(_)) {
                 lost = Some(error.to_string());
             }
-            self.answer(job, Err(answer));
+            self.answer(job, Err(answer)).await;
         }
         match lost {
             None => Ok(missing),
             Some(reason) => {
                 // The connection is of no use: these will find none.
                 let error = Error::new(ErrorKind::Canceled, reason.clone());
-                self.fail(&mut missing, &error);
+                self.fail(&mut missing, &error).await;
                 Err(reason)
             }
         }
     }
 
-    fn answer(&self, job: Job, answer: Result<Value, BrokerError>) {
+    async fn answer(&self, job: Job, answer: Result<Value, BrokerError>) {
         let done = Outcome::Done { slot: job.slot, number: job.number, well: answer.is_ok() };
         job.answer(answer, &self.stats);
         if let Some(outcomes) = &self.outcomes {
-            let _ = outcomes.send(done);
+            let _ = outcomes.send(done).await;
         }
     }
 
     /// Answers every job with the same error, and puts it into words.
-    fn fail(&self, jobs: &mut Vec<Job>, error: &Error) -> String {
+    async fn fail(&self, jobs: &mut Vec<Job>, error: &Error) -> String {
         for job in jobs.drain(..) {
-            self.answer(job, Err(broker_error(error, &self.settings)));
+            self.answer(job, Err(broker_error(error, &self.settings))).await;
         }
         error.to_string()
-    }
-
-    /// Refuses what is queued while there is no connection. Ends when nobody can queue anything any more.
-    async fn refuse_all(&mut self) {
-        while let Some(job) = self.queue.recv().await {
-            let reason = self.health.down().unwrap_or_else(|| "connecting".into());
-            self.answer(job, Err(BrokerError::Disconnected(reason)));
-        }
     }
 }

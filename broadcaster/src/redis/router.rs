@@ -25,7 +25,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// A lane's queue, and whether its server is connected.
 #[derive(Debug)]
 pub(crate) struct LaneQueue {
-    pub(crate) queue: mpsc::UnboundedSender<Job>,
+    pub(crate) queue: mpsc::Sender<Job>,
     pub(crate) health: Arc<Health>,
 }
 
@@ -34,9 +34,9 @@ pub(crate) struct LaneQueue {
 pub(crate) struct Router {
     pub(crate) settings: Arc<RedisSettings>,
     pub(crate) topology: Arc<Topology>,
-    pub(crate) queue: mpsc::UnboundedReceiver<Job>,
+    pub(crate) queue: mpsc::Receiver<Job>,
     pub(crate) lanes: Vec<LaneQueue>,
-    pub(crate) outcomes: mpsc::UnboundedReceiver<Outcome>,
+    pub(crate) outcomes: mpsc::Receiver<Outcome>,
     pub(crate) held: Held<Job>,
     pub(crate) stats: Arc<BrokerStats>,
     /// Ends the lanes' tasks when this one has ended.
@@ -83,8 +83,9 @@ impl Router {
 
     fn send(&mut self, lane: Lane, job: Job) {
         let Some(queue) = self.lanes.get(usize::from(lane)).map(|lane| &lane.queue) else { return };
-        // A lane's task ends only after this one.
-        if let Err(mpsc::error::SendError(job)) = queue.send(job) {
+        // A lane's queue has room for all that may wait, and its task ends only after this one.
+        if let Err(error) = queue.try_send(job) {
+            let job = error.into_inner();
             let (slot, number) = (job.slot, job.number);
             job.answer(Err(BrokerError::Disconnected("shut down".into())), &self.stats);
             self.held.done(slot, number, false);

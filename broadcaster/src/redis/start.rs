@@ -134,7 +134,7 @@ impl Parts {
     fn publishing(&self, lanes: &Arc<[Arc<Health>]>, stop: &watch::Receiver<bool>) -> (Publisher, Vec<JoinHandle<()>>) {
         let (topology, stats) = (Arc::clone(&self.topology), Arc::clone(&self.stats));
         let (publisher, queue) = Publisher::new(&self.settings, topology, Arc::clone(lanes), stats);
-        let pipeline = |lane: usize, health: &Arc<Health>, queue: mpsc::UnboundedReceiver<Job>, outcomes| Pipeline {
+        let pipeline = |lane: usize, health: &Arc<Health>, queue: mpsc::Receiver<Job>, outcomes| Pipeline {
             settings: Arc::clone(&self.settings),
             topology: Arc::clone(&self.topology),
             lane: lane as Lane,
@@ -148,11 +148,11 @@ impl Parts {
             return (publisher, only.into_iter().collect());
         }
         let (stop_lanes, stopped) = watch::channel(false);
-        let (told, outcomes) = mpsc::unbounded_channel();
+        let (told, outcomes) = mpsc::channel(self.settings.max_queued_publishes);
         let mut tasks = Vec::with_capacity(lanes.len() + 1);
         let mut queues = Vec::with_capacity(lanes.len());
         for (lane, health) in lanes.iter().enumerate() {
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(self.settings.max_queued_publishes);
             queues.push(LaneQueue { queue: sender, health: Arc::clone(health) });
             tasks.push(tokio::spawn(pipeline(lane, health, receiver, Some(told.clone())).run(stopped.clone())));
         }

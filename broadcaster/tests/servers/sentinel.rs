@@ -1,0 +1,1 @@
+//! A master, a replica and three Sentinels.
