@@ -1,5 +1,5 @@
 //! On a Redis Cluster of three masters, subscriptions that can recover get every publication that was acknowledged, once and
-//! in order, while slots are moved from master to master and while a master dies.
+//! in order, while slots are moved from master to master.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -85,8 +85,19 @@ impl Backend {
         let (key, id) = (format!("push:kept:{channel}"), number.to_string());
         let payload = format!("{number} {}", "x".repeat(100));
         let words = [
-            "FCALL", "push_publish", "1", &key, &payload, "size", "100000", "ttl", "300", "idempotency_key", &id,
-            "sharded", "1",
+            "FCALL",
+            "push_publish",
+            "1",
+            &key,
+            &payload,
+            "size",
+            "100000",
+            "ttl",
+            "300",
+            "idempotency_key",
+            &id,
+            "sharded",
+            "1",
         ];
         let mut out = if ask { b"*1\r\n$6\r\nASKING\r\n".to_vec() } else { Vec::new() };
         out.extend(format!("*{}\r\n", words.len()).bytes());
@@ -181,7 +192,11 @@ impl World {
             (0..CHANNELS).map(|channel| (channel, (0..count).filter(|n| n % CHANNELS == channel).collect())).collect();
         self.until("everything has come", |received, channel| received.numbers.len() >= expected[&channel].len());
         for (channel, received) in &self.received {
-            assert_eq!(received.lock().unwrap().numbers, expected[channel], "channel {channel}: once each, and in order");
+            assert_eq!(
+                received.lock().unwrap().numbers,
+                expected[channel],
+                "channel {channel}: once each, and in order"
+            );
         }
         assert_eq!(self.node.metrics().sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
         backend
@@ -212,7 +227,11 @@ fn slots_are_moved_with_their_keys_while_backends_publish_and_clients_listen() {
             world.cluster.close(slot, from, to, MASTERS);
         }
     });
-    assert!(["MOVED", "ASK", "TRYAGAIN"].iter().all(|kind| backend.refused.contains_key(*kind)), "{:?}", backend.refused);
+    assert!(
+        ["MOVED", "ASK", "TRYAGAIN"].iter().all(|kind| backend.refused.contains_key(*kind)),
+        "{:?}",
+        backend.refused
+    );
     let metrics = world.node.metrics();
     assert!(metrics.sum("tidegate_broker_channels_moved_total", &[]) >= moves as u64);
     assert_eq!(metrics.sum("tidegate_broker_slots_moved_total", &[]), moves as u64);

@@ -21,7 +21,7 @@ use crate::stats::{BrokerStats, add};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest such time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Whom to ask.
 #[derive(Debug)]

@@ -225,10 +225,12 @@ impl Pipeline {
                 continue;
             }
             if let Some(outcomes) = &self.outcomes
-                && Redirection::parse(error.details()).is_some()
+                && let Some(redirection) = Redirection::parse(error.details())
             {
                 add(&self.stats.redirections, 1);
-                self.topology.ask();
+                if redirection.is_lasting {
+                    self.topology.ask();
+                }
                 // Nobody is there any more when the broker is being dropped.
                 let _ = outcomes.send(Outcome::Back(job)).await;
                 continue;

@@ -8,6 +8,8 @@
 pub(crate) struct Redirection {
     /// The slot that it is about, where it says so.
     pub(crate) slot: Option<u16>,
+    /// Whether another layout is to be looked for. While a slot is being moved there is none yet.
+    pub(crate) is_lasting: bool,
 }
 
 impl Redirection {
@@ -15,8 +17,11 @@ impl Redirection {
     pub(crate) fn parse(error: &str) -> Option<Self> {
         let mut words = error.split(' ');
         match words.next()? {
-            "MOVED" | "ASK" => Some(Self { slot: words.next().and_then(|slot| slot.parse().ok()) }),
-            "TRYAGAIN" | "CLUSTERDOWN" => Some(Self { slot: None }),
+            kind @ ("MOVED" | "ASK") => {
+                let slot = words.next().and_then(|slot| slot.parse().ok());
+                Some(Self { slot, is_lasting: kind == "MOVED" })
+            }
+            kind @ ("TRYAGAIN" | "CLUSTERDOWN") => Some(Self { slot: None, is_lasting: kind == "CLUSTERDOWN" }),
             _ => None,
         }
     }
@@ -28,12 +33,14 @@ mod tests {
 
     #[test]
     fn redirections_are_told_from_other_errors() {
-        assert_eq!(Redirection::parse("MOVED 3999 127.0.0.1:6381"), Some(Redirection { slot: Some(3999) }));
-        assert_eq!(Redirection::parse("ASK 1 h:1"), Some(Redirection { slot: Some(1) }));
-        assert_eq!(Redirection::parse("CLUSTERDOWN The cluster is down"), Some(Redirection { slot: None }));
-        assert_eq!(Redirection::parse("MOVED nowhere"), Some(Redirection { slot: None }));
+        let read = |error| Redirection::parse(error).map(|found| (found.slot, found.is_lasting));
+        assert_eq!(read("MOVED 3999 127.0.0.1:6381"), Some((Some(3999), true)));
+        assert_eq!(read("ASK 1 h:1"), Some((Some(1), false)));
+        assert_eq!(read("CLUSTERDOWN The cluster is down"), Some((None, true)));
+        assert_eq!(read("TRYAGAIN Multiple keys request during rehashing of slot"), Some((None, false)));
+        assert_eq!(read("MOVED nowhere"), Some((None, true)));
         for other in ["", "NOPERM MOVED", "ERR unknown command", "MOVEDX 1"] {
-            assert_eq!(Redirection::parse(other), None, "{other}");
+            assert_eq!(read(other), None, "{other}");
         }
     }
 }

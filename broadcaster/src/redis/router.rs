@@ -77,6 +77,10 @@ impl Router {
         let lane = self.topology.layout().lane(job.slot);
         match lane {
             Some(lane) if self.held.may_go(job.slot, Some(lane)) => self.send(lane, job),
+            // Slots that move leave room for the commands of the others.
+            _ if self.held.len() >= self.settings.max_queued_publishes / 2 => {
+                job.answer(Err(BrokerError::Overloaded(self.held.len())), &self.stats);
+            }
             _ => self.held.hold(job.slot, job.number, job),
         }
     }

@@ -1,14 +1,17 @@
 //! A cluster of three masters.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
-use tidegate_broadcaster::{Broker, BrokerHealth, Channel, Interest, RedisSettings, Servers};
+use futures_util::stream::FuturesOrdered;
+use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisBroker, RedisSettings, Servers};
 
 use crate::common::deployment::cluster::Cluster;
+use crate::common::deployment::until;
 use crate::common::eventually;
+use crate::common::inbox::{DEADLINE, shards};
 use crate::{Seen, count, healthy, history, kept, plain, quick, start, subscribe};
 
 const MASTERS: usize = 3;
@@ -69,4 +72,181 @@ async fn channels_of_every_master_are_subscribed_published_to_and_kept() {
         broker.unsubscribe(channel, (channel[1..].parse::<usize>().unwrap() % 2) as u8);
     }
     eventually("they are let go", || count(&stats.subscribed_channels) == 0 && broker.interest().is_empty()).await;
+}
+
+/// A channel whose slot that master has at first.
+fn channel_of(cluster: &Cluster, master: usize) -> String {
+    let mut names = (0..).map(|n| format!("m{n}"));
+    names.find(|name| cluster.first_master(cluster.slot(&format!("push:{name}")), MASTERS) == master).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_publishes_while_a_slot_moves_is_kept_and_delivered_once_and_in_order() {
+    let cluster = Arc::new(three());
+    let (broker, shards) = start(settings(&cluster), 1).await;
+    let (moving, quiet) = (channel_of(&cluster, 0), channel_of(&cluster, 1));
+    let moving = subscribe(&broker, &shards[0], &moving).await;
+    let quiet = subscribe(&broker, &shards[0], &quiet).await;
+    let slot = cluster.slot(&format!("push:{moving}"));
+    let there_and_back = {
+        let (cluster, name) = (Arc::clone(&cluster), format!("push:{moving}"));
+        tokio::task::spawn_blocking(move || {
+            for (from, to) in [(0, 2), (2, 1), (1, 0)] {
+                cluster.move_slot(slot, from, to, MASTERS);
+                let subscribers = || cluster.nodes[to].ask(&["PUBSUB", "SHARDNUMSUB", &name]);
+                until("it is subscribed at its new master", || subscribers().ends_with("\n1"));
+            }
+        })
+    };
+    let (mut answers, mut offsets, mut n) = (FuturesOrdered::new(), Vec::new(), 0);
+    while !there_and_back.is_finished() || n < 2_000 {
+        // Several at a time, without waiting for an answer in between.
+        for _ in 0..10 {
+            n += 1;
+            answers.push_back(broker.publish(kept(&moving, &n.to_string())));
+        }
+        while answers.len() > 500 {
+            offsets.extend(answers.next().await.map(|answer| answer.unwrap().offset));
+        }
+        broker.publish(kept(&quiet, "q")).await.unwrap();
+    }
+    there_and_back.await.unwrap();
+    offsets.extend(answers.collect::<Vec<_>>().await.into_iter().map(|answer| answer.unwrap().offset));
+    assert!(offsets.iter().copied().eq(1..=n), "numbered in the order of the calls");
+    let wanted: Vec<String> = (1..=n).map(|n| n.to_string()).collect();
+    assert_eq!(history(&broker, &moving).await, wanted[wanted.len().saturating_sub(10_000)..]);
+
+    let mut seen = Seen::default();
+    broker.publish(plain(&moving, "last")).await.unwrap();
+    eventually("it is live where it is now", || {
+        seen.take(&shards[0]);
+        seen.of(&moving).last() == Some(&"last")
+    })
+    .await;
+    let live: Vec<u64> = seen.of(&moving).iter().filter_map(|text| text.parse().ok()).collect();
+    assert!(live.is_sorted_by(|a, b| a < b), "live ones come once and in order");
+    assert!(seen.of(&quiet).len() >= (n / 10) as usize, "nobody else misses anything");
+    assert_eq!(seen.resumed, [&*moving; 3], "each gap is told, of this channel alone");
+    let stats = broker.stats();
+    assert!(count(&stats.redirections) > 0, "otherwise nothing was tested");
+    assert_eq!((count(&stats.channels_moved), count(&stats.gaps)), (3, 0));
+    eventually("every move is counted", || count(&stats.slots_moved) == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_stays_half_moved_is_a_time_out_and_goes_on_when_it_is_whole() {
+    let cluster = three();
+    let mut settings = settings(&cluster);
+    settings.io_timeout = Duration::from_secs(1);
+    let (broker, shards) = start(settings, 1).await;
+    let name = channel_of(&cluster, 0);
+    let channel = subscribe(&broker, &shards[0], &name).await;
+    broker.publish(kept(&channel, "1")).await.unwrap();
+    let slot = cluster.slot(&format!("push:{name}"));
+    cluster.open(slot, 0, 1);
+    let begun = Instant::now();
+    let answers = join_all(["lost", "too"].map(|text| broker.publish(kept(&channel, text)))).await;
+    assert!(answers.iter().all(|answer| *answer == Err(BrokerError::Timeout(Duration::from_secs(1)))), "{answers:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    while cluster.move_keys(slot, 0, 1, 10) > 0 {}
+    let waiting = broker.publish(kept(&channel, "2"));
+    let other: Channel = channel_of(&cluster, 2).into();
+    broker.publish(kept(&other, "does not wait")).await.unwrap();
+    cluster.close(slot, 0, 1, MASTERS);
+    waiting.await.unwrap();
+    assert_eq!(history(&broker, &channel).await, ["1", "2"], "what was a time-out has not been published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_dies_is_replaced_and_those_who_had_its_channels_are_told() {
+    let mut cluster = Cluster::start(MASTERS, true);
+    let (broker, shards) = start(settings(&cluster), 1).await;
+    let names = [0, 1, 2].map(|master| channel_of(&cluster, master));
+    for name in &names {
+        subscribe(&broker, &shards[0], name).await;
+    }
+    let lost: Channel = names[1].as_str().into();
+    broker.publish(kept(&lost, "before")).await.unwrap();
+    shards[0].publications(1).await;
+    // Its replica has it as well.
+    let replica = &cluster.nodes[MASTERS + 1];
+    eventually("the replica has its stream and its position", || replica.ask(&["DBSIZE"]) == "2").await;
+    cluster.nodes[1].kill();
+    eventually("degraded", || matches!(broker.health(), BrokerHealth::Degraded { .. })).await;
+    healthy(&broker).await;
+    let mut seen = Seen::default();
+    eventually("the gap is told", || {
+        seen.take(&shards[0]);
+        !seen.resumed.is_empty()
+    })
+    .await;
+    assert_eq!(seen.resumed, [&*lost], "of this channel alone");
+    broker.publish(kept(&lost, "after")).await.unwrap();
+    eventually("it comes from the new master", || {
+        seen.take(&shards[0]);
+        seen.of(&lost) == ["after"]
+    })
+    .await;
+    assert_eq!(history(&broker, &lost).await, ["before", "after"]);
+    assert_eq!(count(&broker.stats().gaps), 1);
+}
+
+#[tokio::test]
+async fn without_sharded_pub_sub_any_node_takes_a_publish_and_one_connection_a_shard_has_all() {
+    let cluster = three();
+    let mut settings = settings(&cluster);
+    settings.sharded = false;
+    let (broker, shards) = start(settings, 2).await;
+    assert_eq!(count(&broker.stats().connections), 2);
+    for master in 0..MASTERS {
+        let name = channel_of(&cluster, master);
+        let channel = subscribe(&broker, &shards[0], &name).await;
+        broker.publish(plain(&channel, "plain")).await.unwrap();
+        broker.publish(kept(&channel, "kept")).await.unwrap();
+        cluster.nodes[(master + 1) % MASTERS].ask(&["PUBLISH", &format!("push:{name}"), "from elsewhere"]);
+        let mut got: Vec<String> = Vec::new();
+        for publication in shards[0].publications(3).await {
+            assert_eq!(*publication.channel, name);
+            got.push(String::from_utf8_lossy(&publication.payload.data).into_owned());
+        }
+        got.sort();
+        assert_eq!(got, ["from elsewhere", "kept", "plain"]);
+        assert_eq!(history(&broker, &channel).await, ["kept"]);
+    }
+}
+
+#[tokio::test]
+async fn functions_that_a_master_has_lost_are_loaded_there_again() {
+    let cluster = three();
+    let (broker, _) = start(settings(&cluster), 1).await;
+    for master in 0..MASTERS {
+        let channel: Channel = channel_of(&cluster, master).into();
+        broker.publish(kept(&channel, "1")).await.unwrap();
+        cluster.nodes[master].tell(&["FUNCTION", "FLUSH"]);
+        broker.publish(kept(&channel, "2")).await.unwrap();
+        assert_eq!(history(&broker, &channel).await, ["1", "2"]);
+    }
+}
+
+#[tokio::test]
+async fn masters_beyond_the_bound_are_said_and_the_others_serve() {
+    let cluster = three();
+    let mut settings = settings(&cluster);
+    settings.max_masters = 2;
+    let (collectors, inboxes) = shards(1);
+    let broker = crate::common::start(settings, inboxes);
+    let says = |broker: &RedisBroker| match broker.health() {
+        BrokerHealth::Degraded { reason, .. } => reason.contains("engine.redis.cluster_max_masters = 2"),
+        BrokerHealth::Healthy => false,
+    };
+    eventually("it is said", || says(&broker)).await;
+    let (mut served, begun) = (0, Instant::now());
+    for master in 0..MASTERS {
+        let channel: Channel = channel_of(&cluster, master).into();
+        assert_eq!(broker.subscribe(&channel, 0), Interest::Pending);
+    }
+    while served < 2 {
+        assert!(begun.elapsed() < DEADLINE);
+        served += usize::from(collectors[0].answer().await.1.is_ok());
+    }
 }

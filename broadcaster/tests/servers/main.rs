@@ -51,11 +51,7 @@ async fn subscribe(broker: &RedisBroker, shard: &Collector, name: &str) -> Chann
 
 /// A publication that is kept.
 fn kept(channel: &Channel, data: &str) -> PublishRequest {
-    let retention = Retention {
-        size: 10_000,
-        ttl: Duration::from_secs(300),
-        meta_ttl: Duration::from_secs(300),
-    };
+    let retention = Retention { size: 10_000, ttl: Duration::from_secs(300), meta_ttl: Duration::from_secs(300) };
     let data = data.to_owned().into();
     PublishRequest { channel: Arc::clone(channel), data, retention: Some(retention), ..PublishRequest::default() }
 }

@@ -39,7 +39,9 @@ impl Cluster {
             let master = cluster.id(replica - masters);
             let node = &cluster.nodes[replica];
             node.tell(&["CLUSTER", "REPLICATE", &master]);
-            until("the replica has its master's data", || node.ask(&["INFO", "replication"]).contains("link_status:up"));
+            until("the replica has its master's data", || {
+                node.ask(&["INFO", "replication"]).contains("link_status:up")
+            });
         }
         cluster
     }

@@ -4,8 +4,8 @@ use super::Row;
 use super::Status::{Differs, Ours, Same};
 use crate::config::value::DAY;
 use crate::config::value::Kind::{
-    Address, Choice, Duration, Flag, NamespaceName, Number, Path, Port, RedisAddresses, RedisNodes, Regex, Secret, Share,
-    Size, Text, Texts,
+    Address, Choice, Duration, Flag, NamespaceName, Number, Path, Port, RedisAddresses, RedisNodes, Regex, Secret,
+    Share, Size, Text, Texts,
 };
 
 /// Largest buffer or message that a setting may ask for: 1 GiB.
