@@ -250,3 +250,30 @@ async fn masters_beyond_the_bound_are_said_and_the_others_serve() {
         served += usize::from(collectors[0].answer().await.1.is_ok());
     }
 }
+
+#[tokio::test]
+async fn the_rights_that_the_documentation_names_are_enough() {
+    let cluster = three();
+    let page = include_str!("../../../docs/deploy.md");
+    let rights =
+        page.lines().find_map(|line| line.trim().strip_prefix("ACL SETUSER gateway ")).expect("the page names them");
+    for node in &cluster.nodes {
+        let words: Vec<&str> = ["ACL", "SETUSER", "gateway"].into_iter().chain(rights.split(' ')).collect();
+        node.tell(&words);
+    }
+    let mut settings = settings(&cluster);
+    settings.user = Some("gateway".to_owned());
+    settings.password = Some("secret".to_owned());
+    let (broker, shards) = start(settings, 1).await;
+    let channel = subscribe(&broker, &shards[0], "news").await;
+    broker.publish(plain(&channel, "plain")).await.unwrap();
+    let mut request = kept(&channel, "kept");
+    request.idempotency_key = Some("once".to_owned());
+    broker.publish(request.clone()).await.unwrap();
+    broker.publish(request).await.unwrap();
+    assert_eq!(shards[0].publications(2).await.len(), 2);
+    assert_eq!(history(&broker, &channel).await, ["kept"]);
+    broker.remove_history(&channel).await.unwrap();
+    broker.unsubscribe(&channel, 0);
+    eventually("it is let go", || count(&broker.stats().subscribed_channels) == 0).await;
+}

@@ -430,12 +430,14 @@ impl Model {
             }
             Some(Wire::Unsubscribe(channel) | Wire::NotThere(channel)) => channels.left(&channel),
             Some(Wire::Redirected(channel)) => {
-                if channels.put_off(&channel) == Dropped::Wanted {
+                let dropped = channels.put_off(&channel);
+                if dropped == Dropped::Wanted {
                     self.node.park(&channel);
                 }
             }
             Some(Wire::Dropped(channel)) => {
-                if channels.dropped(&channel) == Dropped::Wanted {
+                let dropped = channels.dropped(&channel);
+                if dropped == Dropped::Wanted {
                     self.node.park(&channel);
                 }
             }

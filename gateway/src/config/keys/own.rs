@@ -116,8 +116,8 @@ const REDIS: &[Row] = &[
         "Addresses of Redis Sentinels, instead of address: [redis://[user[:password]@]]host[:port]; the port is 26379 unless given.",
     ),
     ("sentinel_master_name", Text, Same, "Name of the master that the Sentinels watch."),
-    ("sentinel_user", Text, Same, "User for the Sentinels, where their address names none."),
-    ("sentinel_password", Secret, Same, "Password for the Sentinels, where their address names none."),
+    ("sentinel_user", Text, Same, "User for the Sentinels; counts before one in their addresses."),
+    ("sentinel_password", Secret, Same, "Password for the Sentinels; counts before one in their addresses."),
     (
         "topology_interval",
         Duration(100, DAY),

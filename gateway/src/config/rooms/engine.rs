@@ -46,9 +46,9 @@ pub struct RedisEngine {
     pub sentinel_address: Vec<String>,
     /// Name under which they watch the master.
     pub sentinel_master_name: String,
-    /// User for the Sentinels, where their address names none.
+    /// User for the Sentinels; counts before one in their addresses.
     pub sentinel_user: String,
-    /// Password for the Sentinels, where their address names none.
+    /// Password for the Sentinels; counts before one in their addresses.
     pub sentinel_password: String,
     /// How often the cluster or the Sentinels are asked for the servers though nothing has happened.
     #[serde(with = "units::duration")]
