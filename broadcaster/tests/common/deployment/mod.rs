@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod sentinel;
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ impl Process {
     /// Starts it, where it must not run.
     pub fn restart(&mut self) {
         assert!(self.child.is_none());
-        let child = Command::new("redis-server")
+        let child = Command::new(program())
             .arg(self.directory.join("redis.conf"))
             .args(self.is_sentinel.then_some("--sentinel"))
             .stdout(Stdio::null())
@@ -110,6 +111,11 @@ impl Drop for Process {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The server that is tested: `redis-server`, or what the variable names, such as Valkey's.
+pub fn program() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// A port that nobody listens on.
