@@ -24,6 +24,9 @@ const MASTERS: usize = 3;
 const CHANNELS: u64 = 30;
 const SESSIONS: u64 = 120;
 
+/// One channel of so many is published to over the API of the node, the others by a backend on the cluster.
+const API_EVERY: u64 = 5;
+
 /// How long everything may take to come.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -183,7 +186,13 @@ impl World {
                 happens(self);
             });
             while !over.load(Ordering::SeqCst) || !count.is_multiple_of(CHANNELS) {
-                backend.publish(count, &nodes);
+                if (count % CHANNELS).is_multiple_of(API_EVERY) {
+                    let call = format!(r#"{{"channel":"kept:{}","data":{count}}}"#, count % CHANNELS);
+                    let answer = self.node.api("publish", &call);
+                    assert!(answer["result"]["offset"].is_u64(), "{answer}");
+                } else {
+                    backend.publish(count, &nodes);
+                }
                 count += 1;
                 pause(Duration::from_secs_f64(count as f64 / rate as f64).saturating_sub(started.elapsed()));
             }

@@ -61,6 +61,8 @@ pub(crate) struct Job {
     /// Its number in the order, and its slot. Only a cluster has them.
     pub(super) number: u64,
     pub(super) slot: u16,
+    /// The server that has it is not the slot's yet, and has to be told that another one has sent the command on.
+    pub(super) asking: bool,
     answer: oneshot::Sender<Result<Value, BrokerError>>,
     _place: Place,
 }
@@ -181,7 +183,7 @@ impl Publisher {
         }
         let place = Waiting::enter(&self.waiting, call.weight())?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { call, called: Instant::now(), number: 0, slot, answer, _place: place };
+        let job = Job { call, called: Instant::now(), number: 0, slot, asking: false, answer, _place: place };
         self.queue.try_send(job).map_err(|_| shut_down())?;
         Ok(answered)
     }

@@ -7,6 +7,8 @@
 //!
 //! The same happens when the layout names another server for a slot of which commands are under way.
 //!
+//! While a slot is being moved, its server sends commands on to the next one (`ASK`), which takes them one at a time.
+//!
 //! A server that has refused a command may execute a later one that was under way already, because the slot has come back
 //! to it or the cluster is whole again. The refused one must not be tried after that: it is given up ([`Held::done`]).
 
@@ -39,6 +41,18 @@ struct Slot<J> {
     held: BTreeMap<u64, J>,
     /// Set by a refusal, cleared by a success.
     refused: Option<Refused>,
+    /// Where the slot's server has sent commands on to.
+    asked: Option<Lane>,
+}
+
+/// A command that may be sent now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Released<J> {
+    pub(crate) job: J,
+    /// Where to.
+    pub(crate) lane: Lane,
+    /// Whether the server has to be told that the command was sent on to it.
+    pub(crate) asking: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,12 +122,16 @@ impl<J> Held<J> {
         self.slots.is_empty()
     }
 
-    /// A command under way has come back unexecuted.
-    pub(crate) fn come_back(&mut self, slot: u16, number: u64, job: J, now: Instant) {
+    /// A command under way has come back unexecuted. `asked`: the server to ask instead, where it has named one.
+    pub(crate) fn come_back(&mut self, slot: u16, number: u64, job: J, asked: Option<Lane>, now: Instant) {
         let Some(found) = self.slots.get_mut(&slot) else { return self.hold(slot, number, job) };
         found.under_way = found.under_way.saturating_sub(1);
         found.held.insert(number, job);
         self.len += 1;
+        found.asked = asked;
+        if asked.is_some() {
+            return;
+        }
         // Those that come back together count as one refusal.
         if found.refused.is_none_or(|refused| refused.until <= now) {
             let delay = found.refused.map_or(FIRST_DELAY, |refused| (refused.delay * 2).min(LONGEST_DELAY));
@@ -133,21 +151,29 @@ impl<J> Held<J> {
         over.into_values().collect()
     }
 
-    /// Takes out what may be sent now, with where to; it counts as under way. `lane` says where a slot belongs now, if
-    /// there is a server that can be sent to.
-    pub(crate) fn release(&mut self, now: Instant, lane: impl Fn(u16) -> Option<Lane>) -> Vec<(Lane, J)> {
+    /// Takes out what may be sent now; it counts as under way. `owner` says where a slot belongs, and `is_up` whether a
+    /// server can be sent to.
+    pub(crate) fn release(
+        &mut self,
+        now: Instant,
+        owner: impl Fn(u16) -> Option<Lane>,
+        is_up: impl Fn(Lane) -> bool,
+    ) -> Vec<Released<J>> {
         let mut all = Vec::new();
         for (number, slot) in &mut self.slots {
-            if slot.under_way > 0 || slot.held.is_empty() || slot.refused.is_some_and(|refused| refused.until > now) {
+            let waits = slot.asked.is_none() && slot.refused.is_some_and(|refused| refused.until > now);
+            if slot.under_way > 0 || slot.held.is_empty() || waits {
                 continue;
             }
-            let Some(lane) = lane(*number) else { continue };
+            let asked = slot.asked.filter(|lane| is_up(*lane));
+            let Some(lane) = asked.or_else(|| owner(*number).filter(|lane| is_up(*lane))) else { continue };
             slot.lane = lane;
-            let alone = slot.refused.is_some();
+            let asking = asked.is_some();
+            let alone = asking || slot.refused.is_some();
             while let Some((_, job)) = slot.held.pop_first() {
                 slot.under_way += 1;
                 self.len -= 1;
-                all.push((lane, job));
+                all.push(Released { job, lane, asking });
                 if alone {
                     break;
                 }
@@ -159,7 +185,7 @@ impl<J> Held<J> {
 
 impl<J> Slot<J> {
     fn new(lane: Lane) -> Self {
-        Self { lane, under_way: 0, held: BTreeMap::new(), refused: None }
+        Self { lane, under_way: 0, held: BTreeMap::new(), refused: None, asked: None }
     }
 }
 
@@ -178,7 +204,10 @@ mod tests {
         /// The server that the layout names, and the one that really has the slot.
         layout: Option<Lane>,
         owner: Lane,
-        queues: [VecDeque<u64>; 2],
+        /// Whether the owner gives the slot to the other one: it sends commands on, which takes them if it is asked.
+        moving: bool,
+        /// With each command, whether it asks.
+        queues: [VecDeque<(u64, bool)>; 2],
         executed: Vec<u64>,
         given_up: Vec<u64>,
         called: u64,
@@ -189,38 +218,41 @@ mod tests {
             let number = self.held.number();
             self.called += 1;
             if self.held.may_go(7, self.layout) {
-                self.queues[usize::from(self.layout.unwrap())].push_back(number);
+                self.queues[usize::from(self.layout.unwrap())].push_back((number, false));
             } else {
                 self.held.hold(7, number, number);
             }
         }
 
         fn serve(&mut self, lane: Lane) {
-            let Some(job) = self.queues[usize::from(lane)].pop_front() else { return };
-            if self.owner == lane {
+            let Some((job, asking)) = self.queues[usize::from(lane)].pop_front() else { return };
+            let takes = if self.moving { self.owner != lane && asking } else { self.owner == lane };
+            if takes {
                 self.executed.push(job);
                 self.given_up.extend(self.held.done(7, job, true));
             } else {
-                self.held.come_back(7, job, job, self.now);
+                let asked = (self.moving && self.owner == lane).then_some(1 - lane);
+                self.held.come_back(7, job, job, asked, self.now);
             }
         }
 
         fn release(&mut self) {
             let layout = self.layout;
-            for (lane, job) in self.held.release(self.now, |_| layout) {
-                self.queues[usize::from(lane)].push_back(job);
+            for Released { job, lane, asking } in self.held.release(self.now, |_| layout, |_| true) {
+                self.queues[usize::from(lane)].push_back((job, asking));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn every_command_is_executed_once_and_in_order_or_given_up(steps in prop::collection::vec(0..9_u8, 0..200)) {
+        fn every_command_is_executed_once_and_in_order_or_given_up(steps in prop::collection::vec(0..10_u8, 0..200)) {
             let mut world = World {
                 held: Held::default(),
                 now: Instant::now(),
                 layout: None,
                 owner: 0,
+                moving: false,
                 queues: Default::default(),
                 executed: Vec::new(),
                 given_up: Vec::new(),
@@ -233,12 +265,13 @@ mod tests {
                     4 => world.serve(1),
                     5 => world.release(),
                     6 => world.now += FIRST_DELAY,
-                    // The slot moves only from the server that has it; the layout follows when it likes.
-                    7 => world.owner = 1 - world.owner,
+                    // The layout follows when it likes.
+                    7 => (world.owner, world.moving) = (1 - world.owner, false),
+                    8 => world.moving = !world.moving,
                     _ => world.layout = Some(world.owner),
                 }
             }
-            world.layout = Some(world.owner);
+            (world.layout, world.moving) = (Some(world.owner), false);
             for _ in 0..1000 {
                 world.now += LONGEST_DELAY;
                 world.release();
@@ -258,12 +291,21 @@ mod tests {
         let (now, mut held) = (Instant::now(), Held::default());
         let numbers: Vec<u64> = (0..3).map(|_| held.number()).collect();
         assert!(numbers.iter().all(|_| held.may_go(7, Some(0))));
-        numbers.iter().for_each(|number| held.come_back(7, *number, *number, now));
+        numbers.iter().for_each(|number| held.come_back(7, *number, *number, None, now));
         assert!(!held.may_go(7, Some(1)), "later ones wait behind them");
-        assert_eq!(held.release(now, |_| Some(1)), [], "not at once");
-        assert_eq!(held.release(now + FIRST_DELAY, |_| Some(1)), [(1, 1)], "the first alone");
+        let release = |held: &mut Held<u64>, now| {
+            let released = held.release(now, |_| Some(1), |_| true);
+            released.iter().map(|released| (released.job, released.lane, released.asking)).collect::<Vec<_>>()
+        };
+        assert_eq!(release(&mut held, now), [], "not at once");
+        assert_eq!(release(&mut held, now + FIRST_DELAY), [(1, 1, false)], "the first alone");
         assert_eq!(held.done(7, 1, true), [0; 0]);
-        assert_eq!(held.release(now, |_| Some(1)), [(1, 2), (1, 3)]);
+        assert_eq!(release(&mut held, now), [(2, 1, false), (3, 1, false)]);
+        held.come_back(7, 2, 2, Some(0), now);
+        held.come_back(7, 3, 3, Some(0), now);
+        assert_eq!(release(&mut held, now), [(2, 0, true)], "one at a time, at once");
+        assert_eq!(held.done(7, 2, true), [0; 0]);
+        assert_eq!(release(&mut held, now), [(3, 0, true)]);
     }
 
     #[test]

@@ -32,8 +32,9 @@ pub(super) const MAX_PIPELINE: usize = 1024;
 pub(crate) enum Outcome {
     /// It has been answered. `well`: the server has executed it.
     Done { slot: u16, number: u64, well: bool },
-    /// The server has sent it elsewhere or put it off; it has not been executed.
-    Back(Job),
+    /// The server has sent it elsewhere or put it off; it has not been executed. `asked`: the server to ask, where it has
+    /// named one that is known.
+    Back { job: Job, asked: Option<Lane> },
 }
 
 /// Sends commands to the server of one lane.
@@ -183,6 +184,12 @@ impl Pipeline {
         let pipeline = client.pipeline();
         for job in jobs.iter() {
             // It only queues the command in the pipeline.
+            if job.asking {
+                let queued: Result<Value, Error> = pipeline.custom(command("ASKING"), Vec::<Value>::new()).await;
+                if let Err(error) = queued {
+                    return Err(self.fail(jobs, &error).await);
+                }
+            }
             let queued: Result<Value, Error> = match (job.call.clone(), loaded) {
                 (Call::Publish { channel, payload }, _) => {
                     pipeline.custom(command(publish), vec![Value::Bytes(channel), Value::Bytes(payload)]).await
@@ -201,8 +208,9 @@ impl Pipeline {
             }
         }
         let io_timeout = self.settings.io_timeout;
+        let expected = jobs.len() + jobs.iter().filter(|job| job.asking).count();
         let results = match timeout(io_timeout, pipeline.try_all::<Value>()).await {
-            Ok(results) if results.len() == jobs.len() => results,
+            Ok(results) if results.len() == expected => results,
             // The pipeline failed as a whole.
             Ok(results) => {
                 let error = results.into_iter().find_map(Result::err);
@@ -212,7 +220,12 @@ impl Pipeline {
             Err(_) => return Err(self.fail(jobs, &Error::new(ErrorKind::Timeout, "no answer in time")).await),
         };
         let (mut lost, mut missing) = (None, Vec::new());
-        for (job, result) in jobs.drain(..).zip(results) {
+        let mut results = results.into_iter();
+        for job in jobs.drain(..) {
+            if job.asking {
+                results.next();
+            }
+            let Some(result) = results.next() else { continue };
             let error = match result {
                 Ok(value) => {
                     self.answer(job, Ok(value)).await;
@@ -231,8 +244,9 @@ impl Pipeline {
                 if redirection.is_lasting {
                     self.topology.ask();
                 }
+                let asked = redirection.ask.and_then(|(host, port)| self.topology.layout().lane_of(host, port));
                 // Nobody is there any more when the broker is being dropped.
-                let _ = outcomes.send(Outcome::Back(job)).await;
+                let _ = outcomes.send(Outcome::Back { job, asked }).await;
                 continue;
             }
             let answer = broker_error(&error, &self.settings);

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::commands::Job;
 use super::health::Health;
-use super::held::Held;
+use super::held::{Held, Released};
 use super::pipeline::{MAX_PIPELINE, Outcome};
 use super::settings::RedisSettings;
 use super::topology::{Lane, Topology};
@@ -104,7 +104,9 @@ impl Router {
                     job.answer(Err(BrokerError::Refused(reason.into())), &self.stats);
                 }
             }
-            Outcome::Back(job) => self.held.come_back(job.slot, job.number, job, Instant::now()),
+            Outcome::Back { job, asked } => {
+                self.held.come_back(job.slot, job.number, job, asked, Instant::now());
+            }
         }
     }
 
@@ -115,9 +117,9 @@ impl Router {
             job.answer(Err(BrokerError::Timeout(io_timeout)), &self.stats);
         }
         let layout = self.topology.layout();
-        let connected = |lane: &Lane| self.lanes.get(usize::from(*lane)).is_some_and(|lane| lane.health.is_up());
-        let released = self.held.release(Instant::now(), |slot| layout.lane(slot).filter(connected));
-        for (lane, job) in released {
+        let is_up = |lane: Lane| self.lanes.get(usize::from(lane)).is_some_and(|lane| lane.health.is_up());
+        for Released { mut job, lane, asking } in self.held.release(Instant::now(), |slot| layout.lane(slot), is_up) {
+            job.asking = asking;
             self.send(lane, job);
         }
     }

@@ -110,6 +110,12 @@ impl Layout {
         }
     }
 
+    /// The lane of the server at this address.
+    pub(crate) fn lane_of(&self, host: &str, port: u16) -> Option<Lane> {
+        let is_there = |server: &Option<Endpoint>| server.as_ref().is_some_and(|it| it.host == host && it.port == port);
+        self.servers.iter().position(is_there).map(|lane| lane as Lane)
+    }
+
     /// How many slots no master has.
     pub(crate) fn uncovered(&self) -> usize {
         self.slots.iter().flatten().filter(|lane| **lane == NOBODY).count()
@@ -251,6 +257,7 @@ mod tests {
         assert_eq!(two.moved_since(&empty), 0, "they had no master before");
 
         let (three, _) = two.with_ranges(&[range(10_000, 16_383, 3), range(0, 99, 2), range(100, 9_999, 1)]);
+        assert_eq!((three.lane_of("127.0.0.1", 3), three.lane_of("127.0.0.1", 4)), (Some(2), None));
         assert_eq!((three.lane(16_383), three.lane(0), three.lane(100)), (Some(2), Some(1), Some(0)));
         assert_eq!(three.moved_since(&two), 6_384 + 100);
 
