@@ -73,7 +73,7 @@ async fn a_master_that_stops_answering_is_left_for_the_one_that_the_sentinels_na
     let replica = &watched.servers[1];
     eventually("the replica has it", || replica.ask(&["EXISTS", "{push:news}:stream"]) == "1").await;
     // Its connections stay open, and nothing is heard on them.
-    watched.servers[0].freeze(true);
+    watched.servers[0].signal("-STOP");
     goes_on(&watched, &broker, &shards[0], &channel, 0).await;
 }
 

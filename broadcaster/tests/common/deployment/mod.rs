@@ -92,10 +92,9 @@ impl Process {
         answer
     }
 
-    /// Stops the process, so that its connections stay and nothing answers; or lets it go on.
-    pub fn freeze(&self, frozen: bool) {
+    /// Sends a signal: with `-STOP` its connections stay and nothing answers, until `-CONT`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
-        let signal = if frozen { "-STOP" } else { "-CONT" };
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
     }
 
