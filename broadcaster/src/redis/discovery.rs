@@ -47,6 +47,8 @@ struct Found {
     layout: Layout,
     /// Who told it, and is asked first next time: another one might know less.
     by: Endpoint,
+    /// How many slots of a cluster it does not know a master of. Many where a node has left the cluster.
+    unknown: usize,
     /// What is wrong with it, for a person.
     flaw: Option<String>,
 }
@@ -65,9 +67,9 @@ impl Discovery {
         let mut failures = Backoff::new(reconnect_first, reconnect_longest);
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut interval = Backoff::new(topology_interval, topology_interval);
-        let (mut last, mut said) = (None, None);
+        let (mut last, mut said, mut doubted) = (None, None, false);
         loop {
-            let result = self.look(last.as_ref()).await;
+            let result = self.look(last.as_ref(), doubted).await;
             let trouble = match &result {
                 Ok(found) => found.flaw.clone(),
                 Err(reason) => Some(reason.clone()),
@@ -97,10 +99,13 @@ impl Discovery {
                 }
             };
             sleep(pause).await;
-            tokio::select! {
-                () = self.topology.wanted() => {}
-                () = sleep(interval.next()) => pauses.reset(),
-            }
+            doubted = tokio::select! {
+                () = self.topology.wanted() => true,
+                () = sleep(interval.next()) => {
+                    pauses.reset();
+                    false
+                }
+            };
         }
     }
 
@@ -117,29 +122,38 @@ impl Discovery {
         self.topology.looked(Some(layout));
     }
 
-    async fn look(&self, last: Option<&Endpoint>) -> Result<Found, String> {
+    /// Asks one server after the other until one knows of all slots, beginning with the `last` that did; `doubted`: with the
+    /// one behind it, because something speaks against what it said.
+    async fn look(&self, last: Option<&Endpoint>, doubted: bool) -> Result<Found, String> {
         let layout = self.topology.layout();
         let (known, given) = match &self.source {
             Source::Cluster(seeds) => (layout.servers().cloned().collect(), seeds),
             Source::Sentinel { sentinels, .. } => (Vec::new(), sentinels),
         };
-        let mut asked: Vec<&Endpoint> = Vec::new();
-        let mut failures = Vec::new();
-        for server in last.into_iter().chain(&known).chain(given) {
-            if asked.contains(&server) {
-                continue;
+        let mut servers: Vec<&Endpoint> = Vec::new();
+        for server in known.iter().chain(given) {
+            if !servers.contains(&server) {
+                servers.push(server);
             }
-            asked.push(server);
+        }
+        if let Some(at) = last.and_then(|last| servers.iter().position(|server| *server == last)) {
+            let first = (at + usize::from(doubted)) % servers.len();
+            servers.rotate_left(first);
+        }
+        let (mut best, mut failures) = (None::<Found>, Vec::new());
+        for server in servers {
             let found = match &self.source {
                 Source::Cluster(_) => self.ask_node(server, &layout).await,
                 Source::Sentinel { master, login, .. } => self.ask_sentinel(server, master, login).await,
             };
             match found {
-                Ok(found) => return Ok(found),
+                Ok(found) if found.unknown == 0 => return Ok(found),
+                Ok(found) if best.as_ref().is_some_and(|best| best.unknown <= found.unknown) => {}
+                Ok(found) => best = Some(found),
                 Err(reason) => failures.push(format!("{server}: {reason}")),
             }
         }
-        Err(failures.join("; "))
+        best.ok_or_else(|| failures.join("; "))
     }
 
     async fn ask(&self, server: &Endpoint, name: &'static str, words: &[&str]) -> Result<Value, String> {
@@ -149,6 +163,7 @@ impl Discovery {
 
     async fn ask_node(&self, node: &Endpoint, layout: &Layout) -> Result<Found, String> {
         let ranges = slot_ranges(&self.ask(node, "CLUSTER", &["SLOTS"]).await?, node)?;
+        let covered: usize = ranges.iter().map(|range| usize::from(range.last.saturating_sub(range.first)) + 1).sum();
         let (layout, without) = layout.with_ranges(&ranges);
         let flaw = match layout.uncovered() {
             _ if without > 0 => {
@@ -158,7 +173,7 @@ impl Discovery {
             0 => None,
             uncovered => Some(format!("{uncovered} of the cluster's {SLOTS} slots have no master")),
         };
-        Ok(Found { layout, by: node.clone(), flaw })
+        Ok(Found { layout, by: node.clone(), unknown: SLOTS.saturating_sub(covered), flaw })
     }
 
     async fn ask_sentinel(&self, sentinel: &Endpoint, name: &str, login: &Endpoint) -> Result<Found, String> {
@@ -171,7 +186,7 @@ impl Discovery {
         {
             return Err(format!("it names {master}, which is no master"));
         }
-        Ok(Found { layout: Layout::single(Some(master)), by: sentinel.clone(), flaw: None })
+        Ok(Found { layout: Layout::single(Some(master)), by: sentinel.clone(), unknown: 0, flaw: None })
     }
 }
 

@@ -9,7 +9,7 @@
 //!   shards wait for it;
 //! - `wire`: the part of the protocol that a subscriber speaks (pure); `redirection`: a cluster's refusals (pure);
 //! - `connection`: connect and authenticate;
-//! - `link`: one subscriber connection while it lives;
+//! - `link`: one subscriber connection while it lives; `answers`: what the answers to its commands mean;
 //! - `deliver`: what it received, on its way to the shards;
 //! - `subscriber`: what keeps such connections, and is run for each shard: [`Receiver`];
 //! - `commands`: what is published and asked; `pipeline`: the task that sends it to a server;
@@ -19,6 +19,7 @@
 //! - `health`, `backoff`: whether a connection is up, and when to try again;
 //! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
 
+mod answers;
 mod backoff;
 mod channels;
 mod client;

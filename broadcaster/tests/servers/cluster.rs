@@ -9,7 +9,7 @@ use futures_util::stream::FuturesOrdered;
 use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisBroker, RedisSettings, Servers};
 
 use crate::common::deployment::cluster::Cluster;
-use crate::common::deployment::until;
+use crate::common::deployment::{Process, until};
 use crate::common::eventually;
 use crate::common::inbox::{DEADLINE, shards};
 use crate::{Seen, count, healthy, history, kept, plain, quick, start, subscribe};
@@ -254,6 +254,17 @@ async fn masters_beyond_the_bound_are_said_and_the_others_serve() {
         assert!(begun.elapsed() < DEADLINE);
         served += usize::from(collectors[0].answer().await.1.is_ok());
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_in_no_cluster_is_not_believed_while_another_knows_more() {
+    let (cluster, outside) = (three(), Process::start("save \"\"\ncluster-enabled yes\n"));
+    let mut settings = settings(&cluster);
+    settings.servers = Servers::Cluster { seeds: vec![outside.address(), cluster.nodes[2].address()] };
+    let (broker, shards) = start(settings, 1).await;
+    let channel = subscribe(&broker, &shards[0], "news").await;
+    broker.publish(plain(&channel, "1")).await.unwrap();
+    assert_eq!(shards[0].publications(1).await[0].payload.data, "1");
 }
 
 #[tokio::test]
