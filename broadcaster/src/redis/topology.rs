@@ -121,8 +121,11 @@ impl Layout {
         self.slots.iter().flatten().filter(|lane| **lane == NOBODY).count()
     }
 
-    /// How many slots have another master than in the layout before, among those that had one.
+    /// How many slots of a cluster have another master than in the layout before, among those that had one.
     pub(crate) fn moved_since(&self, before: &Self) -> usize {
+        if self.slots.is_none() {
+            return 0;
+        }
         let masters = (0..SLOTS as u16).map(|slot| (before.master(slot), self.master(slot)));
         masters.filter(|(old, new)| old.is_some() && old != new).count()
     }
@@ -261,6 +264,8 @@ mod tests {
         assert_eq!((three.lane(16_383), three.lane(0), three.lane(100)), (Some(2), Some(1), Some(0)));
         assert_eq!(three.moved_since(&two), 6_384 + 100);
 
+        let single = [1, 2].map(|port| Layout::single(Some(endpoint(port))));
+        assert_eq!(single[1].moved_since(&single[0]), 0, "there are no slots");
         let (gone, _) = three.with_ranges(&[range(0, 99, 2), range(100, 199, 4)]);
         assert_eq!((gone.server(0), gone.server(2)), (Some(&endpoint(4)), None), "a lane is used again");
         assert_eq!(gone.uncovered(), SLOTS - 200);
