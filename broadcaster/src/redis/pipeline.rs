@@ -81,10 +81,11 @@ impl Pipeline {
                 }
                 Err(error) => error.to_string(),
             };
-            if self.health.down().as_deref() != Some(&reason) {
+            let why = format!("{server}: {reason}");
+            if self.health.down().as_deref() != Some(&why) {
                 tracing::warn!(endpoint = %server, reason, "no connection to Redis for publishing; trying again");
             }
-            self.health.degrade(&reason);
+            self.health.degrade(&why);
             let pause = async {
                 topology.look().await;
                 sleep(backoff.next()).await;

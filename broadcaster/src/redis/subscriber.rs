@@ -148,7 +148,7 @@ impl Subscriber {
     /// The connection is lost. Messages may have been missed since it was last heard.
     fn lost(&self, server: &Endpoint, lost: &Lost, heard: Instant, was_restored: bool) {
         let reason = lost.to_string();
-        self.health.degrade(&reason);
+        self.health.degrade(&format!("{server}: {reason}"));
         self.stats.connections_up.fetch_sub(u64::from(was_restored), Ordering::Relaxed);
         // In a cluster a loss is about one server's channels, which may come back elsewhere and at different times.
         let channels = self.channels.disconnected(self.settings.sharded);

@@ -176,8 +176,13 @@ async fn a_master_that_dies_is_replaced_and_those_who_had_its_channels_are_told(
     // Its replica has it as well.
     let replica = &cluster.nodes[MASTERS + 1];
     eventually("the replica has its stream and its position", || replica.ask(&["DBSIZE"]) == "2").await;
+    let address = cluster.nodes[1].address();
     cluster.nodes[1].kill();
-    eventually("degraded", || matches!(broker.health(), BrokerHealth::Degraded { .. })).await;
+    eventually("what is away is named", || match broker.health() {
+        BrokerHealth::Degraded { reason, .. } => reason.contains(&address),
+        BrokerHealth::Healthy => false,
+    })
+    .await;
     healthy(&broker).await;
     let mut seen = Seen::default();
     eventually("the gap is told", || {
