@@ -190,5 +190,5 @@ end
 
 -- push_version -> the version of this library; a node loads its own over an older one.
 local function push_version()
-  return 2
+  return 3
 end

@@ -26,7 +26,7 @@ const BODY: &str = include_str!("functions.lua");
 const LIBRARY: &str = "tidegate";
 
 /// As in `push_version` of the library.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// A function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tidegate_broadcaster::{Broker, BrokerHealth, Channel, RedisBroker, RedisSettings, Servers};
 
-use crate::common::deployment::sentinel::{NAME, Watched};
+use crate::common::deployment::sentinel::{NAME, SENTINEL_PASSWORD, SERVER_PASSWORD, Watched};
 use crate::common::eventually;
 use crate::common::inbox::{Collector, DEADLINE, shards};
 use crate::{Seen, healthy, history, kept, quick, start, subscribe};
@@ -53,8 +53,13 @@ async fn a_fail_over_that_somebody_asks_for_is_followed_and_its_gap_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_is_killed_is_replaced_and_the_gap_is_told() {
-    let mut watched = Watched::start();
-    let (broker, shards) = start(settings(watched.addresses(), NAME), 1).await;
+    let mut watched = Watched::start_with_passwords();
+    let mut settings = settings(watched.addresses(), NAME);
+    settings.password = Some(SERVER_PASSWORD.to_owned());
+    if let Servers::Sentinel { password, .. } = &mut settings.servers {
+        *password = Some(SENTINEL_PASSWORD.to_owned());
+    }
+    let (broker, shards) = start(settings, 1).await;
     let channel = subscribe(&broker, &shards[0], "news").await;
     publish(&broker, &channel, "before").await;
     let replica = &watched.servers[1];

@@ -20,6 +20,8 @@ pub struct Process {
     pub port: u16,
     directory: PathBuf,
     is_sentinel: bool,
+    /// For `redis-cli`, where one is asked for.
+    pub password: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -41,7 +43,7 @@ impl Process {
         fs::create_dir_all(&directory).unwrap();
         let text = format!("port {port}\nbind 127.0.0.1\ndir {}\n{lines}", directory.display());
         fs::write(directory.join("redis.conf"), text).unwrap();
-        let mut process = Self { port, directory, is_sentinel, child: None };
+        let mut process = Self { port, directory, is_sentinel, password: None, child: None };
         process.restart();
         process
     }
@@ -85,6 +87,7 @@ impl Process {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
             .args(words)
+            .envs(self.password.map(|password| ("REDISCLI_AUTH", password)))
             .output()
             .expect("redis-cli comes with redis-server");
         let answer = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();

@@ -2,6 +2,10 @@
 
 use super::{Process, until};
 
+/// What the servers and the Sentinels ask for, where they ask for passwords.
+pub const SERVER_PASSWORD: &str = "of-the-servers";
+pub const SENTINEL_PASSWORD: &str = "of-the-sentinels";
+
 /// What the Sentinels call the master.
 pub const NAME: &str = "mymaster";
 
@@ -14,12 +18,39 @@ pub struct Watched {
 impl Watched {
     /// A master, a replica and three Sentinels, two of which have to agree.
     pub fn start() -> Self {
-        let lines = "save \"\"\nrepl-diskless-sync-delay 0\n";
-        let master = Process::start(lines);
+        Self::start_with(false)
+    }
+
+    /// The same, where servers and Sentinels ask for different passwords.
+    pub fn start_with_passwords() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(passwords: bool) -> Self {
+        let mut lines = "save \"\"\nrepl-diskless-sync-delay 0\n".to_owned();
+        let mut sentinel_lines = String::new();
+        if passwords {
+            lines += &format!("requirepass {SERVER_PASSWORD}\nmasterauth {SERVER_PASSWORD}\n");
+            sentinel_lines = format!(
+                "requirepass {SENTINEL_PASSWORD}\nsentinel sentinel-pass {SENTINEL_PASSWORD}\n\
+                 sentinel auth-pass {NAME} {SERVER_PASSWORD}\n"
+            );
+        }
+        let server = |lines: &str| {
+            let mut server = Process::start(lines);
+            server.password = passwords.then_some(SERVER_PASSWORD);
+            server
+        };
+        let master = server(&lines);
         let port = master.port;
-        let replica = Process::start(&format!("{lines}replicaof 127.0.0.1 {port}\n"));
+        let replica = server(&format!("{lines}replicaof 127.0.0.1 {port}\n"));
         until("the replica follows", || replica.ask(&["INFO", "replication"]).contains("master_link_status:up"));
-        let watched = Self { servers: vec![master, replica], sentinels: (0..3).map(|_| sentinel(port)).collect() };
+        let sentinel = |_| {
+            let mut sentinel = sentinel(port, &sentinel_lines);
+            sentinel.password = passwords.then_some(SENTINEL_PASSWORD);
+            sentinel
+        };
+        let watched = Self { servers: vec![master, replica], sentinels: (0..3).map(sentinel).collect() };
         until("the Sentinels know all", || {
             watched.sentinels.iter().all(|sentinel| {
                 let master = sentinel.ask(&["SENTINEL", "MASTER", NAME]);
@@ -45,9 +76,9 @@ impl Watched {
 }
 
 /// A Sentinel that notices soon what goes wrong.
-fn sentinel(master: u16) -> Process {
+fn sentinel(master: u16, lines: &str) -> Process {
     Process::start_sentinel(&format!(
         "sentinel monitor {NAME} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {NAME} 500\n\
-         sentinel failover-timeout {NAME} 3000\nsentinel parallel-syncs {NAME} 1\n"
+         sentinel failover-timeout {NAME} 3000\nsentinel parallel-syncs {NAME} 1\n{lines}"
     ))
 }
