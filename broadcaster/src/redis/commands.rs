@@ -172,9 +172,12 @@ impl Publisher {
 
     fn enqueue(&self, call: Call) -> Result<oneshot::Receiver<Result<Value, BrokerError>>, BrokerError> {
         let (slot, lane) = if self.topology.is_cluster() {
-            let slot = call.slot();
+            let (slot, layout) = (call.slot(), self.topology.layout());
+            if layout.any().is_none() {
+                return Err(BrokerError::Disconnected("no server of the cluster is known yet".into()));
+            }
             // A slot without a master may get one while the command waits.
-            (slot, self.topology.layout().lane(slot))
+            (slot, layout.lane(slot))
         } else {
             (0, Some(0))
         };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
 use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisBroker, RedisSettings, Servers};
 
 use crate::common::deployment::cluster::Cluster;
@@ -258,6 +258,24 @@ async fn masters_beyond_the_bound_are_said_and_the_others_serve() {
     while served < 2 {
         assert!(begun.elapsed() < DEADLINE);
         served += usize::from(collectors[0].answer().await.1.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_reached_is_said_and_publishes_fail_at_once() {
+    let (_, inboxes) = shards(1);
+    let broker = crate::common::start(
+        quick(Servers::Cluster { seeds: vec!["redis://me:secret@127.0.0.1:1".to_owned()] }),
+        inboxes,
+    );
+    eventually("the reason names the node and no password", || match broker.health() {
+        BrokerHealth::Degraded { reason, .. } => reason.contains("127.0.0.1:1: ") && !reason.contains("secret"),
+        BrokerHealth::Healthy => false,
+    })
+    .await;
+    for request in [plain(&"news".into(), "1"), kept(&"news".into(), "2")] {
+        let answer = broker.publish(request).now_or_never();
+        assert!(matches!(answer, Some(Err(BrokerError::Disconnected(_)))), "{answer:?}");
     }
 }
 
