@@ -30,6 +30,8 @@ pub enum Event {
     /// A connection to the broker was lost and is whole again: publications may have been missed. Whoever watches
     /// positions compares them now.
     Resumed,
+    /// As [`Event::Resumed`], of one channel: it was not live for a while, because it has moved to another server.
+    ChannelResumed(Channel),
 }
 
 /// A shard, as a broker sees it.

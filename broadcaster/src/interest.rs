@@ -7,8 +7,14 @@ use crate::publication::Channel;
 /// A shard's number on its node, from 0.
 pub type ShardId = u8;
 
-/// A subscriber connection's number on its node. There is one for each shard, with the shard's number.
-pub(crate) type ConnectionId = ShardId;
+/// A subscriber connection of the node: there is one for each shard and each server that it subscribes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ConnectionId {
+    /// The shard whose thread it is on.
+    pub(crate) shard: ShardId,
+    /// The server's number.
+    pub(crate) lane: u8,
+}
 
 /// The largest number of shards on one node: one bit each in a [`ShardSet`].
 pub const MAX_SHARDS: usize = 64;
@@ -89,6 +95,9 @@ pub(crate) struct Entry {
     pub(crate) lingering: bool,
     /// Whether the channel was wanted and left again while it stood in that queue.
     pub(crate) left_again: bool,
+    /// Whether the channel has been taken from a server of a cluster that had it live: those who have it are told when it is
+    /// live again.
+    pub(crate) moved: bool,
 }
 
 /// How far a channel is with the broker. At most one command per channel is under way at any time.

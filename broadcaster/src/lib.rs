@@ -9,7 +9,7 @@
 //! - [`presence`]: who is in a channel, and who comes and goes;
 //! - [`history`]: what a channel keeps, and whether a reader has missed any of it;
 //! - [`embedded`]: the broker of a node that stands alone;
-//! - [`redis`]: the broker on a Redis server;
+//! - [`redis`]: the broker on Redis: a server, a cluster, or what Sentinels watch;
 //! - [`envelope`]: what Tidegate puts into a Redis message, and how it reads what anyone put there.
 
 #![forbid(unsafe_code)]
@@ -39,6 +39,6 @@ pub use inbox::{Event, ShardInbox};
 pub use interest::{Interest, InterestMap, ShardId, ShardSet};
 pub use presence::{Attendance, Change, Presence, PresenceStats};
 pub use publication::{Channel, Payload, Publication, PushKind};
-pub use redis::{RedisBroker, RedisSettings};
+pub use redis::{RedisBroker, RedisSettings, Servers};
 pub use stats::BrokerStats;
 pub use tidegate_protocol::codec::payload::Content;

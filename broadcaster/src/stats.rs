@@ -31,6 +31,16 @@ pub struct BrokerStats {
     /// Milliseconds of all gaps that are over, each from the last byte received before it to the
     /// moment when every channel was confirmed again.
     pub gap_ms: AtomicU64,
+    /// Subscriber connections that there should be now (a gauge): one for each shard and server.
+    pub connections: AtomicU64,
+    /// Those of [`BrokerStats::connections`] that are made and have every channel confirmed (a gauge).
+    pub connections_up: AtomicU64,
+    /// Slots of a cluster that went from one master to another.
+    pub slots_moved: AtomicU64,
+    /// Channels that went to another server while they were live.
+    pub channels_moved: AtomicU64,
+    /// Commands that a server of a cluster has sent elsewhere or put off: MOVED, ASK, TRYAGAIN, CLUSTERDOWN.
+    pub redirections: AtomicU64,
     /// SUBSCRIBE commands written.
     pub subscribe_batches: AtomicU64,
     /// UNSUBSCRIBE commands written.

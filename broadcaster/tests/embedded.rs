@@ -115,7 +115,7 @@ async fn a_full_inbox_makes_the_publisher_wait_and_refuses_beyond_its_bound() {
         .iter()
         .map(|event| match event {
             Event::Publications(batch) => batch.len(),
-            Event::Subscribed { .. } | Event::Resumed => 0,
+            Event::Subscribed { .. } | Event::Resumed | Event::ChannelResumed(_) => 0,
         })
         .sum();
     assert_eq!(delivered, taken, "what was accepted is delivered, what was refused is not");

@@ -12,59 +12,21 @@
 //! A loss of the connection brings every wanted channel back to Queued and forgets the rest. Beside the map there is a
 //! desk with the queues; an entry's guard may be held while the desk is locked, never the other way round.
 //!
-//! There is one connection for each shard, and each has its [`Channels`]. A channel belongs to the connection of the
-//! shard that wanted it first, until its entry goes: Redis sends a message to a node once, and where only one shard
-//! wants it, it arrives on that shard's own thread. [`Connections`] finds the one for a channel.
+//! [`super::connections`] has the [`Channels`] of every connection of the node, and says which connection a channel
+//! belongs to. A channel changes its connection only while it is queued, so that a command under way is always the
+//! connection's own.
 //!
 //! The calls of shards come from their threads; everything else from the one task that owns the connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dashmap::Entry as Slot;
 use tokio::sync::Notify;
 
+use super::waits::Waits;
 use crate::interest::{ConnectionId, Entry, Interest, InterestMap, Link, ShardId, ShardSet};
 use crate::publication::Channel;
-
-/// The channels of all connections of a node.
-#[derive(Debug)]
-pub(crate) struct Connections {
-    map: Arc<InterestMap>,
-    each: Box<[Arc<Channels>]>,
-}
-
-impl Connections {
-    /// So many connections without channels; at least one.
-    pub(crate) fn new(map: Arc<InterestMap>, connections: usize, grace: Duration) -> Self {
-        let one = |id| Arc::new(Channels::new(Arc::clone(&map), id as ConnectionId, grace));
-        let each = (0..connections.max(1)).map(one).collect();
-        Self { map, each }
-    }
-
-    /// The channels of each connection.
-    pub(crate) fn each(&self) -> &[Arc<Channels>] {
-        &self.each
-    }
-
-    /// A shard wants a channel. The shard must be one that has a connection.
-    pub(crate) fn subscribe(&self, channel: &Channel, shard: ShardId, now: Instant) -> Interest {
-        let (mut entry, new) = match self.map.channels.entry(Channel::clone(channel)) {
-            Slot::Occupied(slot) => (slot.into_ref(), false),
-            Slot::Vacant(slot) => (slot.insert(Entry { connection: shard, ..Entry::default() }), true),
-        };
-        let (name, entry) = entry.pair_mut();
-        self.each[usize::from(entry.connection)].wanted(name, entry, shard, new, now)
-    }
-
-    /// A shard does not want a channel any more.
-    pub(crate) fn unsubscribe(&self, channel: &Channel, shard: ShardId, now: Instant) {
-        self.map.channels.remove_if_mut(channel, |name, entry| {
-            self.each[usize::from(entry.connection)].unwanted(name, entry, shard, now)
-        });
-    }
-}
 
 /// The channels of a connection and how far each is.
 #[derive(Debug)]
@@ -75,8 +37,7 @@ pub(crate) struct Channels {
     grace: Duration,
     /// There are channels to subscribe or to let go.
     pub(crate) work: Notify,
-    /// There are shards that wait for an answer.
-    pub(crate) waits: Notify,
+    waits: Arc<Waits>,
 }
 
 #[derive(Debug, Default)]
@@ -90,12 +51,10 @@ struct Desk {
     taken: u64,
     /// Channels whose last subscriber has left, and when; each once.
     leaving: VecDeque<(Instant, Channel)>,
-    /// Since when a shard has been waiting for a channel. Has an entry for each shard in an entry's `waiting`.
-    waits: HashMap<(Channel, ShardId), Instant, foldhash::fast::RandomState>,
 }
 
 /// The capacity that an empty queue keeps. A storm of subscribes needs much more, for a short while.
-const KEPT_CAPACITY: usize = 1024;
+pub(super) const KEPT_CAPACITY: usize = 1024;
 
 impl Desk {
     /// Gives back what a storm has left behind.
@@ -105,9 +64,6 @@ impl Desk {
         }
         if self.leaving.is_empty() && self.leaving.capacity() > KEPT_CAPACITY {
             self.leaving = VecDeque::new();
-        }
-        if self.waits.is_empty() && self.waits.capacity() > KEPT_CAPACITY {
-            self.waits = HashMap::default();
         }
     }
 
@@ -125,9 +81,23 @@ pub(crate) struct Taken {
     pub(crate) total: u64,
 }
 
+/// What became of a channel that Redis has confirmed.
+#[derive(Debug, Default)]
+pub(crate) struct Confirmed {
+    /// Shards that waited for it.
+    pub(crate) waited: ShardSet,
+    /// Shards that had it on another server before, and may have missed something in between.
+    pub(crate) resumed: ShardSet,
+}
+
 impl Channels {
-    fn new(map: Arc<InterestMap>, id: ConnectionId, grace: Duration) -> Self {
-        Self { map, id, desk: Mutex::default(), grace, work: Notify::new(), waits: Notify::new() }
+    pub(super) fn new(map: Arc<InterestMap>, id: ConnectionId, grace: Duration, waits: Arc<Waits>) -> Self {
+        Self { map, id, desk: Mutex::default(), grace, work: Notify::new(), waits }
+    }
+
+    /// Whose connection this is, and where to.
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -135,33 +105,43 @@ impl Channels {
     }
 
     /// A shard wants a channel whose entry is this connection's.
-    fn wanted(&self, name: &Channel, entry: &mut Entry, shard: ShardId, new: bool, now: Instant) -> Interest {
+    pub(super) fn wanted(
+        &self,
+        name: &Channel,
+        entry: &mut Entry,
+        shard: ShardId,
+        new: bool,
+        now: Instant,
+    ) -> Interest {
         if entry.link == Link::Live {
             entry.shards.insert(shard);
             return Interest::Confirmed;
         }
         entry.waiting.insert(shard);
-        let mut desk = self.desk();
-        if desk.waits.is_empty() {
-            self.waits.notify_one();
+        self.waits.begin(name, shard, now);
+        if new {
+            self.enqueue(name);
         }
-        // The map's own copy of the name, so that the caller's can go.
-        desk.waits.entry((Channel::clone(name), shard)).or_insert(now);
-        if new && desk.up {
+        Interest::Pending
+    }
+
+    /// Queues a channel, unless there is no connection: the next one asks for every channel.
+    pub(super) fn enqueue(&self, name: &Channel) {
+        let mut desk = self.desk();
+        if desk.up {
             if desk.queue.is_empty() {
                 self.work.notify_one();
             }
             desk.enqueue(Channel::clone(name));
         }
-        Interest::Pending
     }
 
     /// A shard does not want a channel any more whose entry is this connection's. Answers whether the entry is to go.
-    fn unwanted(&self, name: &Channel, entry: &mut Entry, shard: ShardId, now: Instant) -> bool {
+    pub(super) fn unwanted(&self, name: &Channel, entry: &mut Entry, shard: ShardId, now: Instant) -> bool {
         entry.shards.remove(shard);
         if entry.waiting.contains(shard) {
             entry.waiting.remove(shard);
-            self.desk().waits.remove(&(Channel::clone(name), shard));
+            self.waits.end(name, std::iter::once(shard));
         }
         if entry.wanted() {
             return false;
@@ -212,8 +192,9 @@ impl Channels {
         desk.queued
     }
 
-    /// The connection is lost: nothing of it is confirmed any more. Answers how many of its channels are still wanted.
-    pub(crate) fn disconnected(&self) -> usize {
+    /// The connection is lost: nothing of it is confirmed any more. `one_by_one`: whoever has a channel is to be told when
+    /// that channel is live again. Answers how many channels are still wanted.
+    pub(crate) fn disconnected(&self, one_by_one: bool) -> usize {
         {
             let mut desk = self.desk();
             desk.up = false;
@@ -229,6 +210,7 @@ impl Channels {
             entry.link = Link::Queued;
             entry.lingering = false;
             entry.left_again = false;
+            entry.moved |= one_by_one && !entry.shards.is_empty();
             wanted += usize::from(entry.wanted());
             entry.wanted()
         });
@@ -300,17 +282,46 @@ impl Channels {
         due
     }
 
-    /// Redis has confirmed a subscription. Answers the shards that waited for it.
-    pub(crate) fn confirmed(&self, channel: &Channel, now: Instant) -> ShardSet {
-        let Some(mut entry) = self.map.channels.get_mut(channel) else { return ShardSet::default() };
+    /// Redis has confirmed a subscription.
+    pub(crate) fn confirmed(&self, channel: &Channel, now: Instant) -> Confirmed {
+        let Some(mut entry) = self.map.channels.get_mut(channel) else { return Confirmed::default() };
         let (name, entry) = entry.pair_mut();
         entry.link = Link::Live;
+        let resumed = if std::mem::take(&mut entry.moved) { entry.shards } else { ShardSet::default() };
         let waited = self.answered(name, entry);
         entry.shards = entry.shards.union(waited);
         if !entry.wanted() {
             self.linger(name, entry, now);
         }
-        waited
+        Confirmed { waited, resumed }
+    }
+
+    /// The server has the channel no more, without being asked. Answers whether it was live and is still wanted: then it
+    /// is queued nowhere, and [`super::connections::Connections::park`] has to see to it.
+    pub(crate) fn dropped(&self, channel: &Channel) -> Dropped {
+        let mut dropped = Dropped::Unknown;
+        self.map.channels.remove_if_mut(channel, |_, entry| {
+            // The answer to a command under way decides.
+            if entry.connection != self.id || entry.link != Link::Live {
+                return false;
+            }
+            // Its place in the queue of those that leave is void.
+            entry.lingering = false;
+            entry.left_again = false;
+            dropped = if requeue(entry) { Dropped::Wanted } else { Dropped::Unwanted };
+            dropped == Dropped::Unwanted
+        });
+        dropped
+    }
+
+    /// The server does not take the subscription now: it has not got the channel's slot. As [`Channels::dropped`].
+    pub(crate) fn put_off(&self, channel: &Channel) -> Dropped {
+        let mut dropped = Dropped::Unknown;
+        self.map.channels.remove_if_mut(channel, |_, entry| {
+            dropped = if requeue(entry) { Dropped::Wanted } else { Dropped::Unwanted };
+            dropped == Dropped::Unwanted
+        });
+        dropped
     }
 
     /// Redis refuses a channel: its entry goes. Answers the shards that waited for it or had it.
@@ -339,45 +350,28 @@ impl Channels {
     fn answered(&self, name: &Channel, entry: &mut Entry) -> ShardSet {
         let waited = std::mem::take(&mut entry.waiting);
         if !waited.is_empty() {
-            let mut desk = self.desk();
-            for shard in waited.iter() {
-                desk.waits.remove(&(Channel::clone(name), shard));
-            }
-            desk.trim();
+            self.waits.end(name, waited.iter());
         }
         waited
     }
+}
 
-    /// Whether some shard waits for an answer.
-    pub(crate) fn has_waits(&self) -> bool {
-        !self.desk().waits.is_empty()
-    }
+/// What [`Channels::dropped`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// Some shard wants the channel.
+    Wanted,
+    /// Nobody does: its entry is gone.
+    Unwanted,
+    /// It was not this connection's live channel.
+    Unknown,
+}
 
-    /// Gives up on what has been waiting since `before`. Answers who waited for what; their interest is gone.
-    pub(crate) fn expire(&self, before: Instant) -> Vec<(Channel, ShardId)> {
-        let mut due = Vec::new();
-        self.desk().waits.retain(|(channel, shard), since| {
-            let wait = *since > before;
-            if !wait {
-                due.push((Channel::clone(channel), *shard));
-            }
-            wait
-        });
-        due.retain(|(channel, shard)| {
-            let mut expired = false;
-            self.map.channels.remove_if_mut(channel, |name, entry| {
-                // The shard may have left in between, and even have come back.
-                expired =
-                    entry.waiting.contains(*shard) && !self.desk().waits.contains_key(&(Channel::clone(name), *shard));
-                if expired {
-                    entry.waiting.remove(*shard);
-                }
-                !entry.wanted() && entry.link == Link::Queued
-            });
-            expired
-        });
-        due
-    }
+/// Back to the queue, to whichever server. Answers whether some shard wants the channel.
+fn requeue(entry: &mut Entry) -> bool {
+    entry.link = Link::Queued;
+    entry.moved |= !entry.shards.is_empty();
+    entry.wanted()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::channels::{Confirmed, Dropped};
 use super::subscriber::Subscriber;
 use crate::broker::BrokerError;
 use crate::dispatch::Burst;
@@ -72,9 +73,42 @@ impl Subscriber {
     pub(super) fn confirmed(&self, channel: &Channel) -> ShardSet {
         add(&self.confirmed, 1);
         add(&self.stats.subscribed_channels, 1);
-        let told = self.channels.confirmed(channel, Instant::now());
-        self.tell(told, channel, &Ok(()));
-        told
+        let Confirmed { waited, resumed } = self.channels.confirmed(channel, Instant::now());
+        for shard in resumed.iter() {
+            self.dispatcher.tell(shard, Event::ChannelResumed(Channel::clone(channel)));
+        }
+        self.tell(waited, channel, &Ok(()));
+        waited.union(resumed)
+    }
+
+    /// So many confirmed channels are not confirmed any more.
+    pub(super) fn unconfirmed(&self, channels: usize) {
+        self.confirmed.fetch_sub(channels as u64, Ordering::Relaxed);
+        self.stats.subscribed_channels.fetch_sub(channels as u64, Ordering::Relaxed);
+    }
+
+    /// The server has let a live channel go by itself: its slot has another master now.
+    pub(super) fn dropped(&self, channel: &[u8]) {
+        let name = channel
+            .strip_prefix(self.settings.prefix.as_bytes())
+            .and_then(|name| simdutf8::basic::from_utf8(name).ok());
+        let Some(channel) = name.map(Channel::from) else { return };
+        let dropped = self.channels.dropped(&channel);
+        if dropped != Dropped::Unknown {
+            self.unconfirmed(1);
+            add(&self.stats.channels_moved, 1);
+        }
+        if dropped == Dropped::Wanted {
+            self.connections.park(&channel);
+        }
+    }
+
+    /// The server cannot take the subscription now, because the channel's slot is not (quite) its own.
+    pub(super) fn redirected(&self, channel: &Channel) {
+        add(&self.stats.redirections, 1);
+        if self.channels.put_off(channel) == Dropped::Wanted {
+            self.connections.park(channel);
+        }
     }
 
     /// A channel is refused. Answers the shards that were told.

@@ -65,6 +65,16 @@ local function remember(meta, ttl)
   end
 end
 
+-- An error unless all of these keys can be here. While a slot of a cluster moves, its keys lie on either server, and the
+-- server that it goes to refuses a question about several of which it lacks some. To go on there would begin a second
+-- numbering beside the first, and publications of one of the two would be lost.
+local function misplaced(...)
+  local found = redis.pcall('EXISTS', ...)
+  if type(found) == 'table' and string.find(found.err or '', 'non local key', 1, true) then
+    return redis.error_reply('TRYAGAIN the slot of the channel is being moved')
+  end
+end
+
 local OPTIONS = {
   size = 1, ttl = 1, meta_ttl = 1, idempotency_ttl = 1, version = 1,
   idempotency_key = false, version_epoch = false, history = 0, sharded = 0, delta = 0,
@@ -107,6 +117,10 @@ local function push_publish(keys, args)
   local meta, stream = base .. ':meta', base .. ':stream'
   local seconds, micros = now()
   local answered = given.idempotency_key and base .. ':key:' .. given.idempotency_key
+  local elsewhere = misplaced(meta, stream, answered or stream)
+  if elsewhere then
+    return elsewhere
+  end
   if answered then
     local before = redis.call('GET', answered)
     if before then
@@ -145,6 +159,10 @@ end
 local function push_history(keys, args)
   local base = prefix(keys[1])
   local meta, stream = base .. ':meta', base .. ':stream'
+  local elsewhere = misplaced(meta, stream)
+  if elsewhere then
+    return elsewhere
+  end
   local seconds, micros = now()
   local offset, epoch = position(meta, seconds, micros)
   remember(meta, tonumber(args[4]))
@@ -170,7 +188,8 @@ end
 
 -- push_history_remove <key> -> 1 if there was one. The position stays.
 local function push_history_remove(keys)
-  return redis.call('DEL', prefix(keys[1]) .. ':stream')
+  local base = prefix(keys[1])
+  return misplaced(base .. ':meta', base .. ':stream') or redis.call('DEL', base .. ':stream')
 end
 
 -- The user of a client's value.
@@ -221,6 +240,11 @@ local function living(base, seconds)
   return hashes, clients
 end
 
+-- An error while the channel's slot moves: who is in a channel lies in several keys, not all of which are known by name.
+local function presence_misplaced(base)
+  return misplaced(base .. ':nodes', base .. ':users', base .. ':moves')
+end
+
 -- push_presence_update <key> <node> <ttl> [change ...] -> the node's clients in the channel, 1 if clients of nodes that are gone
 -- are left to be taken out.
 --
@@ -228,6 +252,10 @@ end
 -- gone". Without changes it says that the node still lives.
 local function push_presence_update(keys, args)
   local base, node, ttl = prefix(keys[1]), args[1], tonumber(args[2])
+  local moves = presence_misplaced(base)
+  if moves then
+    return moves
+  end
   local seconds, micros = now()
   local nodes, own = base .. ':nodes', base .. ':node:' .. node
   local i = 3
@@ -272,6 +300,10 @@ end
 -- push_presence <key> <limit> -> the number of clients, { client, value ... }, which is empty where there are more than limit.
 local function push_presence(keys, args)
   local base, seconds = prefix(keys[1]), now()
+  local moves = presence_misplaced(base)
+  if moves then
+    return moves
+  end
   take_out(base, seconds)
   local hashes, clients = living(base, seconds)
   local entries = {}
@@ -288,6 +320,10 @@ end
 -- push_presence_stats <key> -> clients, users.
 local function push_presence_stats(keys)
   local base, seconds = prefix(keys[1]), now()
+  local moves = presence_misplaced(base)
+  if moves then
+    return moves
+  end
   take_out(base, seconds)
   local _, clients = living(base, seconds)
   -- Users of nodes that are gone count until they are taken out.
@@ -296,5 +332,5 @@ end
 
 -- push_version -> the version of this library; a node loads its own over an older one.
 local function push_version()
-  return 2
+  return 4
 end

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::Value;
 use prost::Message;
 use tidegate_protocol::message::ClientInfo;
 
+use super::client::command;
 use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::envelope::{self, Content};
 use crate::history::{History, HistoryQuery, Position, Retention};
@@ -28,7 +29,7 @@ const BODY: &str = include_str!("functions.lua");
 const LIBRARY: &str = "tidegate";
 
 /// As in `push_version` of the library.
-const VERSION: i64 = 2;
+const VERSION: i64 = 4;
 
 /// A function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +141,6 @@ async fn load_library(client: &Client) -> Result<(), Error> {
     }
 }
 
-fn command(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::FirstKey, false)
-}
-
 /// Whether the server has answered, and the connection is good.
 pub(crate) fn is_answer(error: &Error) -> bool {
     use fred::error::ErrorKind::{Backpressure, Canceled, IO, Protocol, Routing, Timeout};
@@ -151,7 +148,7 @@ pub(crate) fn is_answer(error: &Error) -> bool {
 }
 
 /// Arguments of `push_publish` behind the key.
-pub(crate) fn publish_args(request: PublishRequest, retention: Retention) -> Vec<Bytes> {
+pub(crate) fn publish_args(request: PublishRequest, retention: Retention, sharded: bool) -> Vec<Bytes> {
     let PublishRequest { data, info, tags, delta, idempotency_key, version, .. } = request;
     let mut args = vec![envelope::encode(Content { data, info, tags, ..Content::default() })];
     let mut option = |name: &'static str, value: Bytes| args.extend([Bytes::from_static(name.as_bytes()), value]);
@@ -160,6 +157,9 @@ pub(crate) fn publish_args(request: PublishRequest, retention: Retention) -> Vec
     option("meta_ttl", seconds(retention.meta_ttl));
     if delta {
         option("delta", number(1));
+    }
+    if sharded {
+        option("sharded", number(1));
     }
     if let Some(key) = idempotency_key {
         option("idempotency_key", key.into());

@@ -26,9 +26,19 @@ impl Health {
         *down = Some((since, Arc::from(reason)));
     }
 
+    /// A connection is wanted where none was.
+    pub(crate) fn connect(&self) {
+        *self.lock() = Self::connecting().0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+
     /// The connection is up.
     pub(crate) fn restore(&self) {
         *self.lock() = None;
+    }
+
+    /// Whether the connection is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.lock().is_none()
     }
 
     /// Why the connection is down, where it is.

@@ -7,8 +7,9 @@ use std::io;
 use bytes::BytesMut;
 
 use super::link::{Link, READ_BUFFER};
+use super::settings::Endpoint;
 use super::wire::{Item, Parsed, command, parse};
-use super::{Receiver, RedisBroker, RedisSettings};
+use super::{RedisBroker, RedisSettings};
 use crate::broker::Broker;
 use crate::dispatch::Inboxes;
 use crate::publication::Channel;
@@ -46,10 +47,11 @@ pub fn with_reader<R>(channels: &[String], inboxes: Inboxes, work: impl FnOnce(&
     // The publishing side's task never runs: nobody drives the runtime.
     let (broker, receivers) =
         RedisBroker::start(RedisSettings::new("redis://127.0.0.1"), inboxes).map_err(io::Error::other)?;
-    let Some(Receiver { subscriber, .. }) = receivers.first() else {
+    let Some(subscriber) = receivers.first().and_then(|receiver| receiver.subscribers.first()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no shard to read for"));
     };
-    let mut link = Link::new(subscriber, tokio::net::TcpStream::from_std(stream)?);
+    let server = Endpoint { host: String::new(), port: 0, user: None, password: None, db: None };
+    let mut link = Link::new(subscriber, &server, tokio::net::TcpStream::from_std(stream)?);
     let mut confirmations = BytesMut::new();
     for name in channels {
         broker.subscribe(&Channel::from(name.as_str()), 0);

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -14,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
+use super::settings::Endpoint;
 use super::subscriber::Subscriber;
 use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
 use crate::envelope::MAX_PLACE;
@@ -49,11 +49,13 @@ pub(crate) enum Lost {
     OutOfStep,
     #[error("Redis sent an error: {0}")]
     Error(String),
+    #[error("it is not the server to subscribe to any more")]
+    Replaced,
 }
 
 /// A command that Redis has not answered completely. Redis answers in the order of the commands.
 #[derive(Debug)]
-enum Command {
+pub(super) enum Command {
     Subscribe {
         channels: Vec<Channel>,
         confirmed: usize,
@@ -69,13 +71,14 @@ enum Command {
 
 /// One subscriber connection.
 pub(crate) struct Link<'a> {
-    subscriber: &'a Subscriber,
+    pub(super) subscriber: &'a Subscriber,
+    server: &'a Endpoint,
     stream: TcpStream,
     input: BytesMut,
     output: BytesMut,
-    in_flight: VecDeque<Command>,
+    pub(super) in_flight: VecDeque<Command>,
     /// Channels of a refused command, which are tried one by one to find the one that Redis refuses.
-    suspects: VecDeque<Channel>,
+    pub(super) suspects: VecDeque<Channel>,
     /// The bytes left to read of a payload that is not wanted.
     skip: u64,
     /// When something was last read, or the reader had a reason not to read.
@@ -83,7 +86,7 @@ pub(crate) struct Link<'a> {
     /// When the PING was written that has not been answered.
     probed: Option<Instant>,
     /// The shards that had something of the last burst and may have no room.
-    touched: ShardSet,
+    pub(super) touched: ShardSet,
     /// Whether the reader waits for their room.
     held: bool,
     /// The subscriptions that the connection has to restore: so many taken from the queue, and all of them confirmed.
@@ -98,10 +101,11 @@ impl std::fmt::Debug for Link<'_> {
 }
 
 impl<'a> Link<'a> {
-    pub(crate) fn new(subscriber: &'a Subscriber, stream: TcpStream) -> Self {
+    pub(crate) fn new(subscriber: &'a Subscriber, server: &'a Endpoint, stream: TcpStream) -> Self {
         let restore = subscriber.channels.connected();
         Self {
             subscriber,
+            server,
             stream,
             input: BytesMut::with_capacity(READ_BUFFER),
             output: BytesMut::new(),
@@ -319,59 +323,6 @@ impl<'a> Link<'a> {
         self.input.is_empty()
     }
 
-    /// An answer to the oldest command.
-    fn take_reply(&mut self, reply: Item, rest: &[u8]) -> Result<(), Lost> {
-        let prefix = &self.subscriber.settings.prefix;
-        let is = |name: &[u8], channel: &Channel| {
-            name.strip_prefix(prefix.as_bytes()).is_some_and(|name| name == channel.as_bytes())
-        };
-        let done = match (reply, self.in_flight.front_mut()) {
-            (Item::Subscribed(name), Some(Command::Subscribe { channels, confirmed, .. })) => {
-                let Some(channel) = channels.get(*confirmed).filter(|channel| is(&rest[name], channel)) else {
-                    return Err(Lost::OutOfStep);
-                };
-                *confirmed += 1;
-                let told = self.subscriber.confirmed(channel);
-                self.touched = self.touched.union(told);
-                *confirmed == channels.len()
-            }
-            (Item::Unsubscribed(name), Some(Command::Unsubscribe { channels, confirmed })) => {
-                let Some(channel) = channels.get(*confirmed).filter(|channel| is(&rest[name], channel)) else {
-                    return Err(Lost::OutOfStep);
-                };
-                *confirmed += 1;
-                self.subscriber.channels.left(channel);
-                *confirmed == channels.len()
-            }
-            (Item::Pong, Some(Command::Ping)) => true,
-            (Item::Error(text), Some(_)) => return self.take_error(&String::from_utf8_lossy(&rest[text])),
-            (Item::Error(text), None) => return Err(Lost::Error(String::from_utf8_lossy(&rest[text]).into_owned())),
-            _ => return Err(Lost::OutOfStep),
-        };
-        if done {
-            self.in_flight.pop_front();
-        }
-        Ok(())
-    }
-
-    /// The oldest command was refused as a whole.
-    fn take_error(&mut self, text: &str) -> Result<(), Lost> {
-        match self.in_flight.pop_front() {
-            // A user who may not PING is answered all the same.
-            Some(Command::Ping) => Ok(()),
-            Some(Command::Subscribe { channels, confirmed: 0, .. }) if refuses_channels(text) => {
-                if let [channel] = channels.as_slice() {
-                    let told = self.subscriber.refused(channel, text);
-                    self.touched = self.touched.union(told);
-                } else {
-                    self.suspects.extend(channels);
-                }
-                Ok(())
-            }
-            _ => Err(Lost::Error(text.to_owned())),
-        }
-    }
-
     /// Whether a further command may be written now.
     fn may_write(&self) -> bool {
         self.in_flight.len() < MAX_IN_FLIGHT && self.output.len() < MAX_UNWRITTEN
@@ -389,7 +340,7 @@ impl<'a> Link<'a> {
                 (taken.channels, Some(after))
             };
             if !batch.is_empty() {
-                channels_command(&mut self.output, "SUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+                self.write_channels("SUBSCRIBE", "SSUBSCRIBE", &batch);
                 self.in_flight.push_back(Command::Subscribe { channels: batch, confirmed: 0, after });
                 add(&stats.subscribe_batches, 1);
                 continue;
@@ -401,11 +352,22 @@ impl<'a> Link<'a> {
             if batch.is_empty() {
                 return;
             }
-            self.subscriber.confirmed.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-            stats.subscribed_channels.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-            channels_command(&mut self.output, "UNSUBSCRIBE", &settings.prefix, batch.iter().map(|c| &**c));
+            self.subscriber.unconfirmed(batch.len());
+            self.write_channels("UNSUBSCRIBE", "SUNSUBSCRIBE", &batch);
             self.in_flight.push_back(Command::Unsubscribe { channels: batch, confirmed: 0 });
             add(&stats.unsubscribe_batches, 1);
+        }
+    }
+
+    /// Writes one command for all, or with sharded pub/sub one for each: a command may name channels of one slot only.
+    fn write_channels(&mut self, name: &str, sharded: &str, channels: &[Channel]) {
+        let settings = &self.subscriber.settings;
+        if settings.sharded {
+            for channel in channels {
+                channels_command(&mut self.output, sharded, &settings.prefix, std::iter::once(&**channel));
+            }
+        } else {
+            channels_command(&mut self.output, name, &settings.prefix, channels.iter().map(|channel| &**channel));
         }
     }
 
@@ -420,13 +382,7 @@ impl<'a> Link<'a> {
             });
         if !outstanding {
             self.restore = None;
-            self.subscriber.restored();
+            self.subscriber.restored(self.server);
         }
     }
-}
-
-/// Whether an error to SUBSCRIBE is about the channels. Other errors are about the connection: it is made anew, and its
-/// handshake tells what is wrong.
-fn refuses_channels(error: &str) -> bool {
-    ["NOPERM", "MOVED", "CROSSSLOT", "ERR"].iter().any(|code| error.starts_with(code))
 }

@@ -1,37 +1,51 @@
-//! The broker on a Redis (or Valkey) server.
+//! The broker on Redis (or Valkey): one server, a cluster, or the master that Sentinels name.
 //!
 //! For what arrives, a connection for each shard, on which this crate speaks the protocol itself; for what is published,
-//! one of fred's.
+//! one of fred's. In a cluster there are as many for each master.
 //!
 //! - [`settings`]: where Redis is, bounds and time-outs;
-//! - `channels`: what becomes of each wanted channel (pure);
-//! - `wire`: the part of the protocol that a subscriber speaks (pure);
+//! - `topology`: which servers there are, and which has which channel; `discovery` keeps that up to date;
+//! - `channels`: what becomes of each wanted channel (pure); `connections`: on which connection; `waits`: since when
+//!   shards wait for it;
+//! - `wire`: the part of the protocol that a subscriber speaks (pure); `redirection`: a cluster's refusals (pure);
 //! - `connection`: connect and authenticate;
-//! - `link`: one subscriber connection while it lives;
+//! - `link`: one subscriber connection while it lives; `answers`: what the answers to its commands mean;
 //! - `deliver`: what it received, on its way to the shards;
-//! - `subscriber`: what keeps such a connection, and is run for each shard: [`Receiver`];
-//! - `commands`: the task that sends commands;
+//! - `subscriber`: what keeps such connections, and is run for each shard: [`Receiver`];
+//! - `commands`: what is published and asked; `pipeline`: the task that sends it to a server;
+//! - `router`: which server of a cluster; `held`: the order while slots move (pure);
 //! - `functions`: what runs within Redis;
 //! - `presence`: the task that keeps who is in which channel;
+//! - `client`: a connection of fred's;
 //! - `health`, `backoff`: whether a connection is up, and when to try again;
 //! - `internals`: the reader for benchmarks, where the feature of that name asks for it.
 
+mod answers;
 mod backoff;
 mod channels;
+mod client;
 mod commands;
 mod connection;
+mod connections;
 mod deliver;
+mod discovery;
 mod functions;
 mod health;
+mod held;
 #[cfg(feature = "internals")]
 pub mod internals;
 mod link;
+mod pipeline;
 mod presence;
+mod redirection;
+mod router;
 pub mod settings;
+mod start;
 mod subscriber;
+mod topology;
+mod waits;
 mod wire;
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -41,128 +55,66 @@ use tidegate_protocol::message::ClientInfo;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::settings::{RedisSettings, SettingsError};
+pub use self::settings::{RedisSettings, Servers, SettingsError};
 
 pub use self::subscriber::Receiver;
 
-use self::channels::Connections;
-use self::commands::{Call, Publisher, publisher};
+use self::commands::{Call, Publisher};
+use self::connections::Connections;
 use self::functions::Function;
 use self::health::Health;
-use self::presence::{Line, PresenceTask};
-use self::settings::Endpoint;
-use self::subscriber::Subscriber;
+use self::presence::Line;
+use self::topology::{Lane, Topology};
 use crate::broker::{
     Answer, Broker, BrokerError, BrokerHealth, HistoryFuture, PublishFuture, PublishRequest, Published,
 };
-use crate::dispatch::{Dispatcher, Inboxes};
+use crate::dispatch::Dispatcher;
 use crate::envelope::{self, Content};
 use crate::history::HistoryQuery;
-use crate::interest::{Interest, InterestMap, MAX_SHARDS, ShardId};
+use crate::interest::{Interest, InterestMap, ShardId};
 use crate::presence::{Attendance, Change, Presence, PresenceStats};
 use crate::publication::Channel;
 use crate::stats::{BrokerStats, add};
 
-/// A broker on one Redis server, for any number of nodes.
+/// A broker on Redis, for any number of nodes.
 #[derive(Debug)]
 pub struct RedisBroker {
     settings: Arc<RedisSettings>,
     interest: Arc<InterestMap>,
-    connections: Connections,
+    topology: Arc<Topology>,
+    connections: Arc<Connections>,
     dispatcher: Dispatcher,
     publisher: Arc<Publisher>,
     /// The way to the task that keeps presence.
     attendance: Line,
-    /// Of each shard's connection.
-    subscribing: Vec<Arc<Health>>,
-    publishing: Arc<Health>,
+    /// Of each shard's connections, by lane.
+    subscribing: Vec<Vec<Arc<Health>>>,
+    /// Of the connections for commands, by lane.
+    publishing: Arc<[Arc<Health>]>,
+    /// Whether it is known which servers there are.
+    discovering: Arc<Health>,
     stats: Arc<BrokerStats>,
     stop: watch::Sender<bool>,
-    publisher_task: Mutex<Option<JoinHandle<()>>>,
-    presence_task: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl RedisBroker {
-    /// Starts the publishing side on the current tokio runtime, which has to have I/O and time, and answers with the
-    /// receiving side of each shard, in their order, which the caller has to run. Redis need not be reachable: the
-    /// broker is degraded until it is.
-    ///
-    /// All of them end with [`RedisBroker::shutdown`], or when the broker is dropped.
-    ///
-    /// # Errors
-    /// Settings that cannot be used.
-    pub fn start(settings: RedisSettings, inboxes: Inboxes) -> Result<(Arc<Self>, Vec<Receiver>), SettingsError> {
-        let endpoint = Endpoint::new(&settings)?;
-        let settings = Arc::new(settings);
-        let interest = Arc::<InterestMap>::default();
-        let stats = Arc::<BrokerStats>::default();
-        let connections = Connections::new(Arc::clone(&interest), inboxes.len().min(MAX_SHARDS), settings.grace);
-        let dispatcher = Dispatcher::new(Arc::clone(&interest), inboxes, Arc::clone(&stats));
-        let (stop, stopped) = watch::channel(false);
-
-        let epoch: Arc<str> = Arc::default();
-        let receiver = |channels: &Arc<_>| Receiver {
-            subscriber: Subscriber {
-                settings: Arc::clone(&settings),
-                endpoint: endpoint.clone(),
-                channels: Arc::clone(channels),
-                confirmed: AtomicU64::default(),
-                dispatcher: dispatcher.clone(),
-                stats: Arc::clone(&stats),
-                health: Arc::new(Health::connecting()),
-                epoch: Arc::clone(&epoch),
-                warned: Mutex::default(),
-                gap: Mutex::default(),
-            },
-            stop: stopped.clone(),
-        };
-        let receivers: Vec<Receiver> = connections.each().iter().map(receiver).collect();
-        let subscribing = receivers.iter().map(|receiver| Arc::clone(&receiver.subscriber.health)).collect();
-        let publishing = Arc::new(Health::connecting());
-        let (publisher, task) =
-            publisher(Arc::clone(&settings), endpoint.clone(), Arc::clone(&publishing), Arc::clone(&stats));
-        let publisher = Arc::new(publisher);
-        let (attendance, presence) =
-            PresenceTask::new(Arc::clone(&settings), Arc::clone(&publisher), Arc::clone(&stats));
-        let broker = Self {
-            settings: Arc::clone(&settings),
-            interest,
-            connections,
-            dispatcher: dispatcher.clone(),
-            publisher,
-            attendance,
-            subscribing,
-            publishing,
-            stats: Arc::clone(&stats),
-            stop,
-            publisher_task: Mutex::new(Some(tokio::spawn(task.run(stopped.clone())))),
-            presence_task: Mutex::new(Some(tokio::spawn(presence.run()))),
-        };
-        Ok((Arc::new(broker), receivers))
-    }
-
     /// Leaves all channels, publishes what is queued, waits for that, and ends the receivers. Afterwards nothing arrives any
     /// more, and publishes fail.
     pub async fn shutdown(&self) {
         self.attendance.stop().await;
-        ended(&self.presence_task, "presence").await;
         self.stop.send_replace(true);
-        ended(&self.publisher_task, "publishing").await;
-        self.publishing.degrade("shut down");
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the Redis broker failed");
+            }
+        }
+        for health in self.publishing.iter() {
+            health.degrade("shut down");
+        }
     }
-}
 
-/// Waits until a task has ended.
-async fn ended(task: &Mutex<Option<JoinHandle<()>>>, what: &str) {
-    let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(task) = task
-        && let Err(error) = task.await
-    {
-        tracing::error!(%error, "the {what} task of the Redis broker failed");
-    }
-}
-
-impl RedisBroker {
     /// A question about presence, behind what the node has told before.
     fn ask(&self, function: Function, channel: &str, args: Vec<Bytes>) -> Answer<Value> {
         self.attendance.ask(Call::Function { function, key: self.settings.key(channel), args })
@@ -204,7 +156,7 @@ impl Broker for RedisBroker {
             let answer = self.publisher.call(Call::Publish { channel: key, payload });
             return Box::pin(async { answer.await.map(|_| Published::default()) });
         };
-        let args = functions::publish_args(request, retention);
+        let args = functions::publish_args(request, retention, self.settings.sharded);
         if let Some(refused) = args.first().and_then(|payload| self.too_long(payload)) {
             return refused;
         }
@@ -246,7 +198,16 @@ impl Broker for RedisBroker {
     }
 
     fn health(&self) -> BrokerHealth {
-        let all = self.subscribing.iter().chain([&self.publishing]).map(|health| health.get());
+        let layout = self.topology.layout();
+        // In a cluster there are lanes without a server, which nobody misses.
+        let is_used = |lane: usize| layout.server(lane as Lane).is_some();
+        let subscribing = self.subscribing.iter().flat_map(|lanes| {
+            // Without sharded pub/sub there is one connection for each shard, to whichever server.
+            lanes.iter().enumerate().filter(|(lane, _)| lanes.len() == 1 || is_used(*lane)).map(|(_, health)| health)
+        });
+        let publishing =
+            self.publishing.iter().enumerate().filter(|(lane, _)| is_used(*lane)).map(|(_, health)| health);
+        let all = [&self.discovering].into_iter().chain(subscribing).chain(publishing).map(|health| health.get());
         all.into_iter().find(|health| *health != BrokerHealth::Healthy).unwrap_or(BrokerHealth::Healthy)
     }
 

@@ -20,6 +20,9 @@ const MAX_NAME: u64 = 64 * 1024;
 /// What nearly everything starts with that a subscriber receives.
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
 
+/// The same in a cluster with sharded pub/sub.
+const SHARD_MESSAGE: &[u8] = b"*3\r\n$8\r\nsmessage\r\n";
+
 /// What stands at the front of the stream. Ranges are places in the slice that was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
@@ -96,6 +99,10 @@ impl Reader<'_> {
             self.at = MESSAGE.len();
             return self.message(max_payload);
         }
+        if self.bytes.starts_with(SHARD_MESSAGE) {
+            self.at = SHARD_MESSAGE.len();
+            return self.message(max_payload);
+        }
         match self.bytes.first() {
             None => Err(Stop::More(1)),
             Some(b'*') => self.array(max_payload),
@@ -124,13 +131,13 @@ impl Reader<'_> {
         let elements = self.number(b'*')?;
         let kind = self.name()?;
         match (&self.bytes[kind], elements) {
-            (b"message", 3) => self.message(max_payload),
-            (b"subscribe", 3) => {
+            (b"message" | b"smessage", 3) => self.message(max_payload),
+            (b"subscribe" | b"ssubscribe", 3) => {
                 let channel = self.name()?;
                 self.number(b':')?;
                 Ok(Item::Subscribed(channel))
             }
-            (b"unsubscribe", 3) => {
+            (b"unsubscribe" | b"sunsubscribe", 3) => {
                 let channel = self.name()?;
                 self.number(b':')?;
                 Ok(Item::Unsubscribed(channel))
@@ -286,6 +293,12 @@ mod tests {
         assert_eq!(item(b"-NOAUTH who?\r\n"), Item::Error(1..12));
         assert_eq!(item(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"), Item::Subscribed(23..24));
         assert_eq!(item(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"), Item::Unsubscribed(26..27));
+        assert_eq!(item(b"*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n"), Item::Subscribed(25..26));
+        assert_eq!(item(b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n"), Item::Unsubscribed(27..28));
+        assert_eq!(
+            item(b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$2\r\nhi\r\n"),
+            Item::Message { channel: 22..23, payload: 29..31 }
+        );
         assert_eq!(
             item(b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n"),
             Item::Message { channel: 21..22, payload: 28..30 }

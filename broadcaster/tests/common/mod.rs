@@ -1,7 +1,8 @@
-//! What the broker tests share: [`inbox`] is a shard that only listens, [`server`] a real Redis.
+//! What the broker tests share: [`inbox`] is a shard that only listens, [`server`] a real Redis, [`deployment`] several.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod deployment;
 pub mod inbox;
 pub mod server;
 

@@ -52,7 +52,7 @@ impl Server {
 
     async fn spawn(&mut self) -> Result<(), String> {
         assert!(self.child.is_none());
-        let started = Command::new("redis-server")
+        let started = Command::new(super::deployment::program())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(&self.options)
             .stdout(Stdio::null())

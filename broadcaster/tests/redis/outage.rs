@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisSettings};
+use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisSettings, Servers};
 
 use crate::common::eventually;
 use crate::common::server::Server;
@@ -154,7 +154,7 @@ async fn a_live_channel_that_is_forbidden_later_is_told_to_its_shard_and_the_oth
     let mut client = server.client().await;
     client.words("ACL SETUSER gate on >secret +@all ~* allchannels").await;
     let mut settings = quick(&server);
-    settings.url = settings.url.replace("redis://", "redis://gate:secret@");
+    settings.servers = Servers::One(server.url().replace("redis://", "redis://gate:secret@"));
     let (broker, shards) = start(settings, 1);
     for name in ["a", "b", "c"] {
         subscribe(&broker, &shards[0], name).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis_protocol::resp2::types::BytesFrame;
-use tidegate_broadcaster::{Broker, Channel, Event, Interest};
+use tidegate_broadcaster::{Broker, Channel, Event, Interest, Servers};
 
 use crate::common::eventually;
 use crate::common::inbox::DEADLINE;
@@ -177,7 +177,7 @@ async fn a_channel_that_an_access_list_forbids_is_refused_and_the_others_are_not
     let mut client = server.client().await;
     client.words("ACL SETUSER gate on >secret +@all ~* resetchannels &push:free*").await;
     let mut settings = quick(&server);
-    settings.url = settings.url.replace("redis://", "redis://gate:secret@");
+    settings.servers = Servers::One(server.url().replace("redis://", "redis://gate:secret@"));
     let (broker, shards) = start(settings, 1);
     healthy(&broker).await;
     server.freeze();
@@ -253,7 +253,7 @@ async fn a_shard_without_room_stops_the_reader_and_loses_nothing() {
                 assert!(got.len() > MESSAGES / 2, "after {} messages", got.len());
                 confirmed += 1;
             }
-            Event::Resumed => panic!("the broker was never away"),
+            Event::Resumed | Event::ChannelResumed(_) => panic!("the broker was never away"),
         }
     }
     assert!(got.iter().enumerate().all(|(n, publication)| publication.payload.data == format!("{n:0200}")));

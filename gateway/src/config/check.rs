@@ -31,6 +31,7 @@ pub fn check(config: &Config, settings: &mut Settings) {
     histories(config, settings);
     presence(config, settings);
     deltas(config, settings);
+    redis(config, settings);
     oddities(config, settings);
 }
 
@@ -234,6 +235,32 @@ fn deltas(config: &Config, settings: &mut Settings) {
             let message = format!("holds a kind of delta that does not exist; there is {DELTA_FOSSIL:?}");
             settings.problem(origin, settings.assignment(&path), message);
         }
+    }
+}
+
+/// One way to Redis, and what belongs to it.
+fn redis(config: &Config, settings: &mut Settings) {
+    let redis = &config.engine.redis;
+    let (cluster, sentinel) = (!redis.cluster_address.is_empty(), !redis.sentinel_address.is_empty());
+    let (address, cluster_address) = ("engine.redis.address", "engine.redis.cluster_address");
+    let (sentinel_address, name) = ("engine.redis.sentinel_address", "engine.redis.sentinel_master_name");
+    let advice = "there is one way to Redis: its address, a cluster's nodes, or Sentinels";
+    // The default is no choice, even where a file repeats it.
+    if redis.address != RedisEngine::default().address && (cluster || sentinel) {
+        let other = if cluster { cluster_address } else { sentinel_address };
+        clash(settings, other, address, "left out with", advice);
+    }
+    if cluster && sentinel {
+        clash(settings, cluster_address, sentinel_address, "left out with", advice);
+    }
+    if sentinel && redis.sentinel_master_name.is_empty() {
+        clash(settings, sentinel_address, name, "set together with", "Sentinels are asked for a master by its name");
+    }
+    if !sentinel && !redis.sentinel_master_name.is_empty() {
+        clash(settings, name, sentinel_address, "set together with", "it takes Sentinels to find a master by its name");
+    }
+    if cluster && redis.db > 0 {
+        clash(settings, "engine.redis.db", cluster_address, "0 with", "a cluster has no other database");
     }
 }
 

@@ -151,7 +151,7 @@ pub fn add_variables(settings: &mut Settings, variables: &[(String, String)]) {
         };
         let is_table = table().group(path).is_some();
         let is_list = table().find(path).is_some_and(|key| {
-            matches!(key.kind, Kind::Texts | Kind::RedisAddresses | Kind::Ignored)
+            matches!(key.kind, Kind::Texts | Kind::RedisAddresses | Kind::RedisNodes | Kind::Ignored)
                 && value.trim_start().starts_with(['[', '{'])
         });
         let value = if is_table || is_list {

@@ -30,6 +30,8 @@ pub enum Kind {
     Texts,
     /// A list of Redis addresses, whose passwords are shown to nobody.
     RedisAddresses,
+    /// Addresses of nodes of a Redis Cluster, or of Sentinels; a text may hold several with commas between.
+    RedisNodes,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An IP address, or nothing.
@@ -72,6 +74,7 @@ impl Kind {
             Self::Text | Self::Secret => text(raw).map(Value::from),
             Self::Texts => texts(raw).map(Value::from),
             Self::RedisAddresses => redis_addresses(raw),
+            Self::RedisNodes => redis_nodes(raw),
             Self::Choice(words) => {
                 let word = text(raw)?.to_ascii_lowercase();
                 let quoted = || words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
@@ -107,7 +110,7 @@ impl Kind {
         match (self, value) {
             (Self::Secret, Value::String(text)) if text.is_empty() => "\"\"".to_owned(),
             (Self::Secret, _) => "\"***\"".to_owned(),
-            (Self::RedisAddresses, value) => mask_passwords(value).to_string(),
+            (Self::RedisAddresses | Self::RedisNodes, value) => mask_passwords(value).to_string(),
             (Self::Size(..), Value::Number(number)) => number.as_u64().map_or_else(
                 || number.to_string(),
                 |bytes| match units::format_size(bytes) {
@@ -214,13 +217,22 @@ fn redis_addresses(raw: &Value) -> Result<Value, String> {
         let several = "spreading channels over several Redis servers is not built yet";
         return Err(format!("expected exactly one address, as [\"redis://127.0.0.1:6379\"]: {several}"));
     }
-    let read = addresses.into_iter().map(|address| match address.split_once("://") {
-        None => Ok(format!("redis://{address}")),
-        Some(("redis", rest)) if !rest.is_empty() => Ok(address),
+    addresses.iter().map(|address| redis_address(address)).collect()
+}
+
+fn redis_nodes(raw: &Value) -> Result<Value, String> {
+    let texts = texts(raw)?;
+    let nodes = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+    nodes.filter(|node| !node.is_empty()).map(redis_address).collect()
+}
+
+fn redis_address(address: &str) -> Result<Value, String> {
+    match address.split_once("://") {
+        None => Ok(format!("redis://{address}").into()),
+        Some(("redis", rest)) if !rest.is_empty() => Ok(address.into()),
         Some(("rediss", _)) => Err("TLS to Redis is not built yet: use redis://host:port".to_owned()),
         Some(_) => Err("expected an address as redis://host:port".to_owned()),
-    });
-    read.collect::<Result<Vec<_>, _>>().map(Value::from)
+    }
 }
 
 fn address(raw: &Value) -> Result<Value, String> {

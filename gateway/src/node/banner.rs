@@ -6,14 +6,23 @@ use super::Node;
 use crate::config::Config;
 use crate::config::EngineType;
 
-/// The `redis-cli` that reaches the configured Redis; `None` with the embedded broker.
-pub fn redis_cli(config: &Config) -> Option<String> {
-    let address = (config.engine.kind == EngineType::Redis).then(|| config.engine.redis.address.first())??;
+/// How a backend publishes on the configured Redis, up to the channel and the data; `None` with the embedded broker, and with
+/// Sentinels, which have to be asked where it is.
+pub fn redis_publish(config: &Config) -> Option<String> {
+    let redis = &config.engine.redis;
+    if config.engine.kind != EngineType::Redis || !redis.sentinel_address.is_empty() {
+        return None;
+    }
+    let (cli, address, command) = match redis.cluster_address.first() {
+        Some(node) if redis.sharded_pub_sub => ("redis-cli -c", node, "SPUBLISH"),
+        Some(node) => ("redis-cli -c", node, "PUBLISH"),
+        None => ("redis-cli", redis.address.first()?, "PUBLISH"),
+    };
     let address = address.strip_prefix("redis://").unwrap_or(address);
     Some(match address.rsplit_once('@') {
         // A password does not belong on a screen, nor into a shell's history.
-        Some((_, host)) => format!("redis-cli -u redis://$REDIS_USER:$REDIS_PASSWORD@{host}"),
-        None => format!("redis-cli -u redis://{address}"),
+        Some((_, host)) => format!("{cli} -u redis://$REDIS_USER:$REDIS_PASSWORD@{host} {command}"),
+        None => format!("{cli} -u redis://{address} {command}"),
     })
 }
 
@@ -47,8 +56,8 @@ pub fn text(config: &Config, node: &Node) -> String {
             config.websocket.handler_prefix
         ),
     );
-    let publish = match redis_cli(config) {
-        Some(redis) => format!(r#"{redis} PUBLISH {}news '{{"hello":"world"}}'"#, config.redis_publish.prefix),
+    let publish = match redis_publish(config) {
+        Some(command) => format!(r#"{command} {}news '{{"hello":"world"}}'"#, config.redis_publish.prefix),
         None => format!(
             r#"curl -H 'X-API-Key: {key}' -d '{{"channel":"news","data":{{"hello":"world"}}}}' http://{http}{}/publish"#,
             config.http_api.handler_prefix

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broadcaster::interest::MAX_SHARDS;
-use tidegate_broadcaster::redis::RedisSettings;
+use tidegate_broadcaster::redis::{RedisSettings, Servers};
 use tidegate_broadcaster::{Fsync, LogSettings};
 use tidegate_protocol::limits::Limits;
 
@@ -23,8 +23,8 @@ use crate::shard::Setup;
 use crate::shard::inbox::Inbox;
 use crate::shard::stats::ShardStats;
 
-/// Descriptors that are not client connections: listeners, epoll sets, Redis, the operators' port,
-/// log and configuration files.
+/// Descriptors that are not client connections: listeners, epoll sets, Redis (a cluster's come on top), the operators'
+/// port, log and configuration files.
 const OTHER_DESCRIPTORS: u64 = 200;
 
 /// How long the peer of a closing connection has to close too (the protocol's servers wait five seconds).
@@ -45,7 +45,10 @@ pub fn shards(config: &Config) -> usize {
 /// Where not even a few descriptors are to be had.
 pub fn caps(config: &Config) -> Result<Caps, NodeError> {
     let descriptors = raise_descriptor_limit();
-    let possible = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    let redis = &config.engine.redis;
+    let masters = if redis.cluster_address.is_empty() { 0 } else { redis.cluster_max_masters };
+    let cluster = (masters * (shards(config) + 1)) as u64;
+    let possible = descriptors.saturating_sub(OTHER_DESCRIPTORS + cluster);
     if possible == 0 {
         let message = format!("{descriptors} file descriptors are too few; raise the limit (ulimit -n, LimitNOFILE)");
         return Err(NodeError::Config(message));
@@ -144,23 +147,37 @@ pub fn node_name(config: &Config) -> String {
 /// Where several addresses are given: one is what this version can use.
 pub fn redis(config: &Config) -> Result<RedisSettings, NodeError> {
     let redis = &config.engine.redis;
-    let [address] = redis.address.as_slice() else {
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let servers = if !redis.cluster_address.is_empty() {
+        Servers::Cluster { seeds: redis.cluster_address.clone() }
+    } else if !redis.sentinel_address.is_empty() {
+        Servers::Sentinel {
+            sentinels: redis.sentinel_address.clone(),
+            master: redis.sentinel_master_name.clone(),
+            user: given(&redis.sentinel_user),
+            password: given(&redis.sentinel_password),
+        }
+    } else if let [address] = redis.address.as_slice() {
+        Servers::One(address.clone())
+    } else {
         let count = redis.address.len();
         let message = format!("engine.redis.address has {count} addresses; give one (several, as shards, come later)");
         return Err(NodeError::Config(message));
     };
-    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     Ok(RedisSettings {
         user: given(&redis.user),
         password: given(&redis.password),
         db: (redis.db > 0).then_some(redis.db),
+        sharded: redis.sharded_pub_sub,
+        topology_interval: redis.topology_interval,
+        max_masters: redis.cluster_max_masters,
         prefix: config.redis_publish.prefix.clone(),
         connect_timeout: redis.connect_timeout,
         io_timeout: redis.io_timeout,
         max_payload: config.redis_publish.max_payload,
         presence_ttl: redis.presence_ttl,
         presence_update_interval: config.client.presence_update_interval,
-        ..RedisSettings::new(address)
+        ..RedisSettings::with_servers(servers)
     })
 }
 

@@ -81,7 +81,7 @@ pub(super) fn site(config: &Config, api: Option<&Router>, broker: &str) -> Route
         api_prefix: config.http_api.handler_prefix.clone(),
         websocket_path: config.websocket.handler_prefix.clone(),
         tcp_address: config.tcp_server.listen().map(|address| address.to_string()),
-        redis_command: super::banner::redis_cli(config),
+        redis_command: super::banner::redis_publish(config),
         redis_prefix: config.redis_publish.prefix.clone(),
     });
     let api = api.filter(|_| config.http_api.external).cloned();

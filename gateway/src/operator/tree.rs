@@ -177,6 +177,15 @@ const BROKER_TOTALS: &[OfBroker] = &[
     ("tidegate_presence_restored_total", "Times at which a channel's presence was told to Redis anew.", |broker| {
         broker.presence_restored.load(Relaxed) as f64
     }),
+    ("tidegate_broker_slots_moved_total", "Slots of the cluster that went from one master to another.", |broker| {
+        broker.slots_moved.load(Relaxed) as f64
+    }),
+    ("tidegate_broker_channels_moved_total", "Channels that a master of the cluster gave away while live.", |broker| {
+        broker.channels_moved.load(Relaxed) as f64
+    }),
+    ("tidegate_broker_redirections_total", "Commands that the cluster sent elsewhere or put off.", |broker| {
+        broker.redirections.load(Relaxed) as f64
+    }),
     ("tidegate_broker_publishes_total", "Publishes that the broker took.", |broker| {
         broker.publish_ok.load(Relaxed) as f64
     }),
@@ -413,6 +422,12 @@ fn broker(text: &mut Text, sources: &Sources) {
     let name = "tidegate_present_clients";
     text.family(name, "gauge", "Clients of this node that are noted as present, one for each channel.");
     text.sample(name, &label, stats.present.load(Relaxed));
+    let name = "tidegate_broker_subscriber_connections";
+    let (wanted, up) = (stats.connections.load(Relaxed), stats.connections_up.load(Relaxed));
+    text.family(name, "gauge", "Subscriber connections: complete, or on the way to it.");
+    for (state, number) in [("up", up), ("down", wanted.saturating_sub(up))] {
+        text.sample(name, &[label[0], ("state", state)], number);
+    }
     for (name, help, read) in BROKER_TOTALS {
         text.family(name, "counter", help);
         text.sample(name, &label, read(stats));
@@ -448,6 +463,8 @@ mod tests {
         let stats = broker.stats();
         stats.messages.fetch_add(7, Relaxed);
         stats.gap_ms.fetch_add(1500, Relaxed);
+        stats.connections.fetch_add(3, Relaxed);
+        stats.connections_up.fetch_add(2, Relaxed);
         for milliseconds in [1, 1, 1 << 40] {
             stats.publish_latency.record(Duration::from_millis(milliseconds));
         }
@@ -509,6 +526,8 @@ mod tests {
             "tidegate_broker_up{broker=\"redis\"} 1",
             "tidegate_broker_messages_total{broker=\"redis\"} 7",
             "tidegate_broker_gap_seconds_total{broker=\"redis\"} 1.5",
+            "tidegate_broker_subscriber_connections{broker=\"redis\",state=\"up\"} 2",
+            "tidegate_broker_subscriber_connections{broker=\"redis\",state=\"down\"} 1",
             "tidegate_broker_publish_duration_seconds_bucket{broker=\"redis\",le=\"0.001024\"} 2",
             "tidegate_broker_publish_duration_seconds_count{broker=\"redis\"} 3",
         ] {

@@ -103,6 +103,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn broker_event(&mut self, event: Event) {
         match event {
             Event::Resumed => self.broker_resumed(),
+            Event::ChannelResumed(channel) => self.channel_resumed(&channel),
             Event::Publications(publications) => {
                 self.stats.publications.add(publications.len() as u64);
                 for publication in publications {

@@ -206,6 +206,13 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// As [`Self::broker_resumed`], of one channel.
+    pub(super) fn channel_resumed(&mut self, name: &Channel) {
+        if let Some(channel) = self.hub.find(name) {
+            self.check_later(channel, Some(0));
+        }
+    }
+
     /// Compares the channel's position with the broker's after so many ticks.
     fn check_later(&mut self, channel: ChannelId, delay: Option<Tick>) {
         let (Some(delay), Some(name)) = (delay, self.hub.name(channel).map(Channel::clone)) else { return };

@@ -119,6 +119,30 @@ fn each_error_names_its_place_the_key_the_value_and_what_would_do() {
             "[engine.redis]\naddress = \"rediss://a:1\"",
             "t.toml:2: engine.redis.address = \"rediss://a:1\": TLS to Redis is not built yet: use redis://host:port",
         ),
+        (
+            "[engine.redis]\ncluster_address = [\"redis://a:1\", \"rediss://b:1\"]",
+            "t.toml:2: engine.redis.cluster_address = [\"redis://a:1\",\"rediss://b:1\"]: TLS to Redis is not built yet: use redis://host:port",
+        ),
+        (
+            "[engine.redis]\naddress = \"r:1\"\ncluster_address = \"redis://:pw@a:1, b:2\"",
+            "t.toml:3: engine.redis.cluster_address = [\"redis://***@a:1\",\"redis://b:2\"]: must be left out with engine.redis.address = [\"redis://r:1\"] (t.toml:2); there is one way to Redis: its address, a cluster's nodes, or Sentinels",
+        ),
+        (
+            "[engine.redis]\ncluster_address = \"a\"\nsentinel_address = \"s\"\nsentinel_master_name = \"m\"",
+            "t.toml:2: engine.redis.cluster_address = [\"redis://a\"]: must be left out with engine.redis.sentinel_address = [\"redis://s\"] (t.toml:3); there is one way to Redis: its address, a cluster's nodes, or Sentinels",
+        ),
+        (
+            "[engine.redis]\nsentinel_address = [\"s:1\"]",
+            "t.toml:2: engine.redis.sentinel_address = [\"redis://s:1\"]: must be set together with engine.redis.sentinel_master_name = \"\" (default); Sentinels are asked for a master by its name",
+        ),
+        (
+            "[engine.redis]\nsentinel_master_name = \"m\"",
+            "t.toml:2: engine.redis.sentinel_master_name = \"m\": must be set together with engine.redis.sentinel_address = [] (default); it takes Sentinels to find a master by its name",
+        ),
+        (
+            "[engine.redis]\ncluster_address = [\"a\"]\ndb = 2",
+            "t.toml:3: engine.redis.db = 2: must be 0 with engine.redis.cluster_address = [\"redis://a\"] (t.toml:2); a cluster has no other database",
+        ),
         ("[engine]\ntype = \"nats\"", "t.toml:2: engine.type = \"nats\": expected one of \"memory\", \"redis\""),
         // Between keys.
         (

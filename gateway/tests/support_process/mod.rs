@@ -3,6 +3,7 @@
 //! - [`node`]: the program `tidegate` as a process, with its log;
 //! - [`redis`]: a `redis-server` of the test's own, and a client for it that shares no code with the gateway;
 //! - [`client`]: clients of the gateway on WebSocket (JSON, Protobuf) and raw TCP;
+//! - [`reader`]: a client that recovers what it has missed;
 //! - [`http`]: requests, and the page of metrics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a test that fails shows the node's log")]
@@ -11,6 +12,7 @@
 pub mod client;
 pub mod http;
 pub mod node;
+pub mod reader;
 pub mod redis;
 
 use std::path::PathBuf;

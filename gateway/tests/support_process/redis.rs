@@ -36,7 +36,7 @@ impl Redis {
     /// Starts the server on its port, where it must not run.
     pub fn restart(&mut self) {
         assert!(self.child.is_none());
-        let child = Command::new("redis-server")
+        let child = Command::new(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(&self.options)
             .stdout(Stdio::null())

@@ -81,10 +81,11 @@ impl Line {
         })
     }
 
-    /// Nothing comes any more: the task leaves all channels, and ends.
+    /// Nothing comes any more: the task leaves all channels, and has ended then.
     pub(crate) async fn stop(&self) {
         // It may have ended already: then there is nothing to tell.
         let _ = self.notes.send(Note::Stop).await;
+        self.notes.closed().await;
     }
 }
 

@@ -264,11 +264,11 @@ impl PresenceTask {
             return;
         }
         self.repair = None;
-        if self.publisher.is_down() {
-            self.repair = Some(now + TRY_AGAIN);
-            return;
-        }
         for channel in std::mem::take(&mut self.wrong) {
+            if self.publisher.reaches(&self.settings.key(&channel)).is_err() {
+                self.is_wrong(channel, now, TRY_AGAIN);
+                continue;
+            }
             if self.in_flight.len() >= MAX_IN_FLIGHT {
                 self.is_wrong(channel, now, Duration::ZERO);
                 continue;

@@ -11,10 +11,10 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("http_server", "HTTP/2 is not built yet", &[("h2c_external", "false", "HTTP/2 without TLS for clients.")]),
     ("http_server.http3", "HTTP/3 is not built yet", &[("enabled", "false", "Serves HTTP/3.")]),
     ("tcp_server.tls", TLS_SERVER_WHY, TLS),
-    ("engine.redis", "only one plain Redis server is built yet", REDIS_TOPOLOGY),
+    ("engine.redis", "connections have fixed names, and replicas are not read", REDIS_CLIENTS),
     ("engine.redis", PRESENCE_WHY, REDIS_PRESENCE),
     ("engine.redis.tls", "TLS to Redis is not built yet", TLS),
-    ("engine.redis.sentinel_tls", "Redis Sentinel is not built yet", TLS),
+    ("engine.redis.sentinel_tls", "TLS to Redis Sentinel is not built yet", TLS),
     ("broker", "engine.type is the only choice yet: set that", SEPARATE_BROKER),
     ("presence_manager", PRESENCE_WHY, SEPARATE_BROKER),
     ("controller", "nodes share nothing but their engine", SEPARATE_BROKER),
@@ -129,12 +129,7 @@ const AUTOCERT: &[LaterRow] = &[
     ("http_addr", "\":80\"", "Where it answers."),
 ];
 
-const REDIS_TOPOLOGY: &[LaterRow] = &[
-    ("cluster_address", "[]", "Addresses of a Redis Cluster's seeds."),
-    ("sentinel_address", "[]", "Addresses of Redis Sentinels."),
-    ("sentinel_master_name", "\"\"", "Name of the master that the Sentinels watch."),
-    ("sentinel_user", "\"\"", "User for the Sentinels."),
-    ("sentinel_password", "\"\"", "Password for the Sentinels."),
+const REDIS_CLIENTS: &[LaterRow] = &[
     ("sentinel_client_name", "\"\"", "Name that connections to the Sentinels have."),
     ("client_name", "\"\"", "Name that connections to Redis have."),
     ("replica_client", "{}", "Reads from replicas."),

@@ -4,8 +4,8 @@ use super::Row;
 use super::Status::{Differs, Ours, Same};
 use crate::config::value::DAY;
 use crate::config::value::Kind::{
-    Address, Choice, Duration, Flag, NamespaceName, Number, Path, Port, RedisAddresses, Regex, Secret, Share, Size,
-    Text, Texts,
+    Address, Choice, Duration, Flag, NamespaceName, Number, Path, Port, RedisAddresses, RedisNodes, Regex, Secret,
+    Share, Size, Text, Texts,
 };
 
 /// Largest buffer or message that a setting may ask for: 1 GiB.
@@ -89,6 +89,42 @@ const REDIS: &[Row] = &[
         RedisAddresses,
         Differs("exactly one; spreading over several is not built yet"),
         "Address of Redis or Valkey: redis://[user[:password]@]host[:port][/db].",
+    ),
+    (
+        "cluster_address",
+        RedisNodes,
+        Differs("one cluster; all addresses are nodes of it"),
+        "Addresses of some nodes of a Redis Cluster, instead of address. Every node is logged in to as the first one is.",
+    ),
+    (
+        "cluster_max_masters",
+        Number(1, 255),
+        Ours,
+        "Largest number of the cluster's masters; each takes a connection for each shard and one more. Channels of masters \
+         beyond it are not served, and the broker is degraded.",
+    ),
+    (
+        "sharded_pub_sub",
+        Flag,
+        Ours,
+        "Whether channels of a cluster use SSUBSCRIBE and SPUBLISH (Redis 7, Valkey), each on the master of its slot; false: \
+         SUBSCRIBE and PUBLISH, which every node of the cluster gets. Backends have to do the same.",
+    ),
+    (
+        "sentinel_address",
+        RedisNodes,
+        Differs("Sentinels of one master"),
+        "Addresses of Redis Sentinels, instead of address: [redis://[user[:password]@]]host[:port]; the port is 26379 unless given.",
+    ),
+    ("sentinel_master_name", Text, Same, "Name of the master that the Sentinels watch."),
+    ("sentinel_user", Text, Same, "User for the Sentinels; counts before one in their addresses."),
+    ("sentinel_password", Secret, Same, "Password for the Sentinels; counts before one in their addresses."),
+    (
+        "topology_interval",
+        Duration(100, DAY),
+        Ours,
+        "How often the cluster or the Sentinels are asked for the servers though nothing has happened, less up to half at random. \
+         After a lost connection or a redirection they are asked at once.",
     ),
     ("prefix", Text, Differs("tidegate instead of centrifugo"), "What the gateway's own keys in Redis begin with."),
     ("db", Number(0, 255), Same, "Number of the database, where the address names none."),

@@ -33,8 +33,26 @@ pub enum EngineType {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisEngine {
-    /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one.
+    /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one. Does not count where one of the
+    /// two following is given.
     pub address: Vec<String>,
+    /// Addresses of some nodes of a cluster.
+    pub cluster_address: Vec<String>,
+    /// Largest number of the cluster's masters.
+    pub cluster_max_masters: usize,
+    /// Whether a cluster is subscribed to and published to with sharded pub/sub.
+    pub sharded_pub_sub: bool,
+    /// Addresses of Sentinels.
+    pub sentinel_address: Vec<String>,
+    /// Name under which they watch the master.
+    pub sentinel_master_name: String,
+    /// User for the Sentinels; counts before one in their addresses.
+    pub sentinel_user: String,
+    /// Password for the Sentinels; counts before one in their addresses.
+    pub sentinel_password: String,
+    /// How often the cluster or the Sentinels are asked for the servers though nothing has happened.
+    #[serde(with = "units::duration")]
+    pub topology_interval: Duration,
     /// What the names of the keys begin with that the gateway itself uses.
     pub prefix: String,
     /// Number of the database, where the address names none.
@@ -55,9 +73,10 @@ pub struct RedisEngine {
 }
 
 impl fmt::Debug for RedisEngine {
-    /// Leaves out the addresses, which may hold a password, and the password, so that no log shows them.
+    /// Leaves out the addresses, which may hold a password, and the passwords, so that no log shows them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("RedisEngine");
+        shown.field("sharded_pub_sub", &self.sharded_pub_sub).field("sentinel_master_name", &self.sentinel_master_name);
         shown.field("prefix", &self.prefix).field("db", &self.db).field("user", &self.user);
         shown.field("connect_timeout", &self.connect_timeout).field("io_timeout", &self.io_timeout);
         shown.finish_non_exhaustive()
@@ -68,6 +87,14 @@ impl Default for RedisEngine {
     fn default() -> Self {
         Self {
             address: vec!["redis://127.0.0.1:6379".to_owned()],
+            cluster_address: Vec::new(),
+            cluster_max_masters: 32,
+            sharded_pub_sub: true,
+            sentinel_address: Vec::new(),
+            sentinel_master_name: String::new(),
+            sentinel_user: String::new(),
+            sentinel_password: String::new(),
+            topology_interval: Duration::from_secs(5),
             prefix: "tidegate".to_owned(),
             db: 0,
             user: String::new(),

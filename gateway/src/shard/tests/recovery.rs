@@ -309,15 +309,18 @@ fn a_position_that_fell_behind_is_found_without_any_message() {
 
 #[test]
 fn after_an_interruption_positions_are_compared_at_once() {
-    let mut world = world(|_| {});
-    let client = world.client(PLENTY, &["news"]);
-    world.publish_some(1);
-    world.publish("news", "lost");
-    drop(world.inbox.take(Vec::new()));
-    world.inbox.release(world.inbox.bytes());
-    world.inbox.push(Event::Resumed);
-    world.pass(Duration::from_secs(1));
-    assert_eq!(world.clients[client].got().unsubscribed, [2500]);
+    for event in [Event::Resumed, Event::ChannelResumed("news".into())] {
+        let mut world = world(|_| {});
+        let client = world.client(PLENTY, &["news"]);
+        world.publish_some(1);
+        world.publish("news", "lost");
+        drop(world.inbox.take(Vec::new()));
+        world.inbox.release(world.inbox.bytes());
+        world.inbox.push(Event::ChannelResumed("unknown".into()));
+        world.inbox.push(event);
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.clients[client].got().unsubscribed, [2500]);
+    }
 }
 
 #[test]
