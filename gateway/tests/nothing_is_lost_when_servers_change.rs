@@ -271,6 +271,21 @@ fn slots_are_moved_with_their_keys_while_backends_publish_and_clients_listen() {
 }
 
 #[test]
+fn thousands_of_slots_are_moved_by_the_tool_of_redis() {
+    let world = World::on_cluster(Cluster::start(MASTERS, false));
+    let style = Style { sharded: true, api_every: Some(3) };
+    world.publish(style, 400, |world| world.servers.reshard(0, 1, 3_000));
+    // Those without a channel are noticed when the node next looks.
+    within(LIMIT, "every slot is noticed", || {
+        (world.node.metrics().sum("tidegate_broker_slots_moved_total", &[]) == 3_000).then_some(())
+    });
+    let metrics = world.node.metrics();
+    assert!(metrics.sum("tidegate_broker_channels_moved_total", &[]) > 0, "some of them had channels");
+    assert_eq!(metrics.sum("tidegate_broker_gaps_total", &[]), 0, "no connection was lost");
+    world.runtime.shutdown_background();
+}
+
+#[test]
 fn a_master_of_a_cluster_is_killed_and_its_replica_takes_over() {
     let world = World::on_cluster(Cluster::start(MASTERS, true));
     world.replicated.store(true, Ordering::SeqCst);
