@@ -42,11 +42,12 @@ struct Style {
     api_every: Option<u64>,
 }
 
-/// A backend with a client of clusters: it goes where it is sent, and repeats with the same key what was not acknowledged.
+/// A backend with a client of clusters: it goes where it is sent, and repeats with the same key what was not
+/// acknowledged.
 struct Backend<'a> {
     style: Style,
-    /// Whether a publish counts as acknowledged only when a replica has it as well: a master that dies takes the others with
-    /// it.
+    /// Whether a publish counts as acknowledged only when a replica has it as well: a master that dies takes the others
+    /// with it.
     replicated: &'a AtomicBool,
     /// Where a channel was last answered.
     routes: HashMap<u64, String>,
@@ -196,8 +197,8 @@ impl<D: Sync> World<D> {
         });
     }
 
-    /// Publishes so many a second while something else happens, at least until that has ended, and holds everybody to what
-    /// was acknowledged. Answers how often the backend was refused, by kind.
+    /// Publishes so many a second while something else happens, at least until that has ended, and holds everybody to
+    /// what was acknowledged. Answers how often the backend was refused, by kind.
     fn publish(&self, style: Style, rate: u64, happens: impl FnOnce(&Self) + Send) -> BTreeMap<String, usize> {
         let (replicated, routes, connections) = (&self.replicated, HashMap::new(), HashMap::new());
         let mut backend = Backend { style, replicated, routes, connections, refused: BTreeMap::new() };
