@@ -95,8 +95,8 @@ pub(crate) struct Entry {
     pub(crate) lingering: bool,
     /// Whether the channel was wanted and left again while it stood in that queue.
     pub(crate) left_again: bool,
-    /// Whether the channel has been taken from a server of a cluster that had it live: those who have it are told when it is
-    /// live again.
+    /// Whether the channel has been taken from a server of a cluster that had it live: those who have it are told when
+    /// it is live again.
     pub(crate) moved: bool,
 }
 

@@ -42,11 +42,12 @@ struct Style {
     api_every: Option<u64>,
 }
 
-/// A backend with a client of clusters: it goes where it is sent, and repeats with the same key what was not acknowledged.
+/// A backend with a client of clusters: it goes where it is sent, and repeats with the same key what was not
+/// acknowledged.
 struct Backend<'a> {
     style: Style,
-    /// Whether a publish counts as acknowledged only when a replica has it as well: a master that dies takes the others with
-    /// it.
+    /// Whether a publish counts as acknowledged only when a replica has it as well: a master that dies takes the others
+    /// with it.
     replicated: &'a AtomicBool,
     /// Where a channel was last answered.
     routes: HashMap<u64, String>,
@@ -196,8 +197,8 @@ impl<D: Sync> World<D> {
         });
     }
 
-    /// Publishes so many a second while something else happens, at least until that has ended, and holds everybody to what
-    /// was acknowledged. Answers how often the backend was refused, by kind.
+    /// Publishes so many a second while something else happens, at least until that has ended, and holds everybody to
+    /// what was acknowledged. Answers how often the backend was refused, by kind.
     fn publish(&self, style: Style, rate: u64, happens: impl FnOnce(&Self) + Send) -> BTreeMap<String, usize> {
         let (replicated, routes, connections) = (&self.replicated, HashMap::new(), HashMap::new());
         let mut backend = Backend { style, replicated, routes, connections, refused: BTreeMap::new() };
@@ -266,6 +267,21 @@ fn slots_are_moved_with_their_keys_while_backends_publish_and_clients_listen() {
     assert!(metrics.sum("tidegate_broker_channels_moved_total", &[]) >= moves as u64);
     assert_eq!(metrics.sum("tidegate_broker_slots_moved_total", &[]), moves as u64);
     assert!(metrics.sum("tidegate_recoveries_total", &["outcome=\"recovered\""]) > 0, "somebody had to recover");
+    assert_eq!(metrics.sum("tidegate_broker_gaps_total", &[]), 0, "no connection was lost");
+    world.runtime.shutdown_background();
+}
+
+#[test]
+fn thousands_of_slots_are_moved_by_the_tool_of_redis() {
+    let world = World::on_cluster(Cluster::start(MASTERS, false));
+    let style = Style { sharded: true, api_every: Some(3) };
+    world.publish(style, 400, |world| world.servers.reshard(0, 1, 3_000));
+    // Those without a channel are noticed when the node next looks.
+    within(LIMIT, "every slot is noticed", || {
+        (world.node.metrics().sum("tidegate_broker_slots_moved_total", &[]) == 3_000).then_some(())
+    });
+    let metrics = world.node.metrics();
+    assert!(metrics.sum("tidegate_broker_channels_moved_total", &[]) > 0, "some of them had channels");
     assert_eq!(metrics.sum("tidegate_broker_gaps_total", &[]), 0, "no connection was lost");
     world.runtime.shutdown_background();
 }

@@ -53,7 +53,8 @@ impl Link<'_> {
         Ok(())
     }
 
-    /// A command about one channel was refused, in a cluster: there each channel of [`Command`] is a command of its own.
+    /// A command about one channel was refused, in a cluster: there each channel of [`Command`] is a command of its
+    /// own.
     fn take_shard_error(&mut self, text: &str) -> Result<(), Lost> {
         let redirected = Redirection::parse(text);
         let prefix = &self.subscriber.settings.prefix;

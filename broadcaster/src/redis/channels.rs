@@ -192,8 +192,8 @@ impl Channels {
         desk.queued
     }
 
-    /// The connection is lost: nothing of it is confirmed any more. `one_by_one`: whoever has a channel is to be told when
-    /// that channel is live again. Answers how many channels are still wanted.
+    /// The connection is lost: nothing of it is confirmed any more. `one_by_one`: whoever has a channel is to be told
+    /// when that channel is live again. Answers how many channels are still wanted.
     pub(crate) fn disconnected(&self, one_by_one: bool) -> usize {
         {
             let mut desk = self.desk();
@@ -296,8 +296,8 @@ impl Channels {
         Confirmed { waited, resumed }
     }
 
-    /// The server has the channel no more, without being asked. Answers whether it was live and is still wanted: then it
-    /// is queued nowhere, and [`super::connections::Connections::park`] has to see to it.
+    /// The server has the channel no more, without being asked. Answers whether it was live and is still wanted: then
+    /// it is queued nowhere, and [`super::connections::Connections::park`] has to see to it.
     pub(crate) fn dropped(&self, channel: &Channel) -> Dropped {
         let mut dropped = Dropped::Unknown;
         self.map.channels.remove_if_mut(channel, |_, entry| {

@@ -16,8 +16,8 @@ pub(crate) fn command(name: &'static str) -> CustomCommand {
     CustomCommand::new_static(name, ClusterHash::FirstKey, false)
 }
 
-/// A client that ends with its connection: no reconnect policy, one attempt per command. To fred every server is one that
-/// stands alone: where a command belongs is decided here, so that it is never repeated behind our back.
+/// A client that ends with its connection: no reconnect policy, one attempt per command. To fred every server is one
+/// that stands alone: where a command belongs is decided here, so that it is never repeated behind our back.
 pub(crate) async fn connect(endpoint: &Endpoint, settings: &RedisSettings) -> Result<(Client, ConnectHandle), Error> {
     let config = Config {
         server: ServerConfig::new_centralized(endpoint.host.clone(), endpoint.port),

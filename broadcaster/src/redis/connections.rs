@@ -1,9 +1,9 @@
 //! Which connection a channel belongs to.
 //!
 //! There is one connection for each shard and each server that the node subscribes to, and each has its [`Channels`]. A
-//! channel belongs to the connections of the shard that wanted it first, until its entry goes: Redis sends a message to a
-//! node once, and where only one shard wants it, it arrives on that shard's own thread. Which of the shard's connections
-//! it is the channel's slot says; without a cluster there is but one.
+//! channel belongs to the connections of the shard that wanted it first, until its entry goes: Redis sends a message to
+//! a node once, and where only one shard wants it, it arrives on that shard's own thread. Which of the shard's
+//! connections it is the channel's slot says; without a cluster there is but one.
 //!
 //! A channel that its server does not have (any more) is parked until the servers have been looked at.
 
@@ -116,8 +116,8 @@ impl Connections {
         self.topology.ask();
     }
 
-    /// Brings channels to where they belong after each look at the servers, until told to stop or until nobody is left who
-    /// could.
+    /// Brings channels to where they belong after each look at the servers, until told to stop or until nobody is left
+    /// who could.
     pub(crate) async fn follow(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let (mut looks, mut known) = (self.topology.looks(), self.topology.layout());
         loop {

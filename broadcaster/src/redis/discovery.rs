@@ -122,8 +122,8 @@ impl Discovery {
         self.topology.looked(Some(layout));
     }
 
-    /// Asks one server after the other until one knows of all slots, beginning with the `last` that did; `doubted`: with the
-    /// one behind it, because something speaks against what it said.
+    /// Asks one server after the other until one knows of all slots, beginning with the `last` that did; `doubted`:
+    /// with the one behind it, because something speaks against what it said.
     async fn look(&self, last: Option<&Endpoint>, doubted: bool) -> Result<Found, String> {
         let layout = self.topology.layout();
         let (known, given) = match &self.source {
@@ -179,8 +179,8 @@ impl Discovery {
     async fn ask_sentinel(&self, sentinel: &Endpoint, name: &str, login: &Endpoint) -> Result<Found, String> {
         let answer = self.ask(sentinel, "SENTINEL", &["GET-MASTER-ADDR-BY-NAME", name]).await?;
         let master = master_address(answer, login).ok_or_else(|| format!("it watches no master {name}"))?;
-        // For a moment a Sentinel may name one that is no master any more, or not yet. Where the master does not answer,
-        // those who connect to it tell why.
+        // For a moment a Sentinel may name one that is no master any more, or not yet. Where the master does not
+        // answer, those who connect to it tell why.
         if let Ok(role) = self.ask(&master, "ROLE", &[]).await
             && list(&role).and_then(|role| role.first()).and_then(Value::as_str).is_none_or(|role| role != "master")
         {

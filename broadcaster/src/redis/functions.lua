@@ -65,9 +65,10 @@ local function remember(meta, ttl)
   end
 end
 
--- An error unless all of these keys can be here. While a slot of a cluster moves, its keys lie on either server, and the
--- server that it goes to refuses a question about several of which it lacks some. To go on there would begin a second
--- numbering beside the first, and publications of one of the two would be lost.
+-- An error unless all of these keys can be here. While a slot of a cluster moves, its keys lie on either server, and
+-- the server that it goes to refuses a question about several keys of which it lacks some. To go on there would begin a
+-- second numbering beside the first, and publications of one of the two would be lost. Every function that writes has to
+-- ask this first.
 local function misplaced(...)
   local found = redis.pcall('EXISTS', ...)
   if type(found) == 'table' and string.find(found.err or '', 'non local key', 1, true) then

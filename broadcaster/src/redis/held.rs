@@ -1,16 +1,17 @@
 //! Keeps the order of a slot's commands in a cluster, whatever its servers say. No I/O and no clock.
 //!
-//! Commands of one slot go to one server at a time, as a pipeline. When the slot moves, the server sends some of them back
-//! unexecuted, and more may be on their way to it. So every command has a number, given with its place in the order; what
-//! comes back is held by its number, and so is whatever is called meanwhile. Only when nothing of the slot is under way
-//! any more is the first of those tried, alone; when that has gone well, the others follow.
+//! Commands of one slot go to one server at a time, as a pipeline. When the slot moves, the server sends some of them
+//! back unexecuted, and more may be on their way to it. So every command has a number, given with its place in the
+//! order; what comes back is held by its number, and so is whatever is called meanwhile. Only when nothing of the slot
+//! is under way any more is the first of those tried, alone; when that has gone well, the others follow.
 //!
 //! The same happens when the layout names another server for a slot of which commands are under way.
 //!
 //! While a slot is being moved, its server sends commands on to the next one (`ASK`), which takes them one at a time.
 //!
-//! A server that has refused a command may execute a later one that was under way already, because the slot has come back
-//! to it or the cluster is whole again. The refused one must not be tried after that: it is given up ([`Held::done`]).
+//! A server that has refused a command may execute a later one that was under way already, because the slot has come
+//! back to it or the cluster is whole again. The refused one must not be tried after that: it is given up
+//! ([`Held::done`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -98,8 +99,8 @@ impl<J> Held<J> {
         self.len += 1;
     }
 
-    /// A command under way has been answered, or its connection is lost: it is over. `well`: the server has executed it.
-    /// Answers the commands that were called before it and can be executed no more.
+    /// A command under way has been answered, or its connection is lost: it is over. `well`: the server has executed
+    /// it. Answers the commands that were called before it and can be executed no more.
     pub(crate) fn done(&mut self, slot: u16, number: u64, well: bool) -> Vec<J> {
         let Some(found) = self.slots.get_mut(&slot) else { return Vec::new() };
         found.under_way = found.under_way.saturating_sub(1);

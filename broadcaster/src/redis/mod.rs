@@ -1,7 +1,7 @@
 //! The broker on Redis (or Valkey): one server, a cluster, or the master that Sentinels name.
 //!
-//! For what arrives, a connection for each shard, on which this crate speaks the protocol itself; for what is published,
-//! one of fred's. In a cluster there are as many for each master.
+//! For what arrives, a connection for each shard, on which this crate speaks the protocol itself; for what is
+//! published, one of fred's. In a cluster there are as many for each master.
 //!
 //! - [`settings`]: where Redis is, bounds and time-outs;
 //! - `topology`: which servers there are, and which has which channel; `discovery` keeps that up to date;

@@ -1,8 +1,8 @@
 //! The task that sends commands to one server.
 //!
-//! It takes all commands that wait and sends them as one pipeline; while Redis answers, the next ones gather. The connection
-//! is fred's; keeping it is this task's: fred would let commands wait for a reconnect, and here a command without a
-//! connection fails at once.
+//! It takes all commands that wait and sends them as one pipeline; while Redis answers, the next ones gather. The
+//! connection is fred's; keeping it is this task's: fred would let commands wait for a reconnect, and here a command
+//! without a connection fails at once.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ pub(super) const MAX_PIPELINE: usize = 1024;
 pub(crate) enum Outcome {
     /// It has been answered. `well`: the server has executed it.
     Done { slot: u16, number: u64, well: bool },
-    /// The server has sent it elsewhere or put it off; it has not been executed. `asked`: the server to ask, where it has
-    /// named one that is known.
+    /// The server has sent it elsewhere or put it off; it has not been executed. `asked`: the server to ask, where it
+    /// has named one that is known.
     Back { job: Job, asked: Option<Lane> },
 }
 
@@ -96,8 +96,8 @@ impl Pipeline {
         }
     }
 
-    /// Refuses what is queued while there is no connection, until `work` is done. None: the task is to stop, or nobody can
-    /// queue anything any more.
+    /// Refuses what is queued while there is no connection, until `work` is done. None: the task is to stop, or nobody
+    /// can queue anything any more.
     async fn refuse_until<T>(&mut self, work: impl Future<Output = T>, stop: &mut watch::Receiver<bool>) -> Option<T> {
         tokio::pin!(work);
         loop {
@@ -162,8 +162,8 @@ impl Pipeline {
         }
     }
 
-    /// Sends these in one pipeline. Answers those that found no function, if they are to be tried `again`. An error is about
-    /// the connection, which then is of no use any more.
+    /// Sends these in one pipeline. Answers those that found no function, if they are to be tried `again`. An error is
+    /// about the connection, which then is of no use any more.
     async fn send(
         &self,
         client: &Client,

@@ -1,7 +1,7 @@
 //! What a server of a cluster says instead of an answer: not here, or not now.
 //!
-//! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>, "Redirection and resharding".) In each case
-//! the command has had no effect, so that it can be tried again.
+//! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>, "Redirection and resharding".) In
+//! each case the command has had no effect, so that it can be tried again.
 
 /// A redirection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

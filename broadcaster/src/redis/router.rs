@@ -1,8 +1,8 @@
 //! The task between those who publish and the servers of a cluster: each command goes to the server of its slot.
 //!
-//! Commands of one channel keep their order wherever its slot goes, and none is executed twice: what a server sends back
-//! has had no effect there, and is tried again where [`super::held`] says. fred's own client of clusters repeats such
-//! commands one by one, while others go on: it is not used here.
+//! Commands of one channel keep their order wherever its slot goes, and none is executed twice: what a server sends
+//! back has had no effect there, and is tried again where [`super::held`] says. fred's own client of clusters repeats
+//! such commands one by one, while others go on: it is not used here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -25,14 +25,14 @@ pub struct RedisSettings {
     /// The database; takes precedence over the URL's. Publish and subscribe know no databases; it matters to what keeps
     /// keys.
     pub db: Option<u8>,
-    /// Whether a cluster is subscribed to and published to with sharded pub/sub (`SSUBSCRIBE`, `SPUBLISH`). Without a cluster
-    /// it does not count. Default true.
+    /// Whether a cluster is subscribed to and published to with sharded pub/sub (`SSUBSCRIBE`, `SPUBLISH`). Without a
+    /// cluster it does not count. Default true.
     pub sharded: bool,
     /// How often Sentinels or the cluster are asked for their servers though nothing speaks for a change, cut by up to
     /// half at random. Default 5 s.
     pub topology_interval: Duration,
-    /// The largest number of masters of a cluster that are connected to, at most 255. Each has a connection for each shard
-    /// and one for commands. Default 32.
+    /// The largest number of masters of a cluster that are connected to, at most 255. Each has a connection for each
+    /// shard and one for commands. Default 32.
     pub max_masters: usize,
     /// What stands before a channel's name in Redis. Default `push:`.
     pub prefix: String,
@@ -61,16 +61,16 @@ pub struct RedisSettings {
     pub presence_update_interval: Duration,
 }
 
-/// Where Redis is. An address is `redis://[user[:password]@]host[:port][/db]`, or only `host[:port]`; user and password are
-/// percent-encoded.
+/// Where Redis is. An address is `redis://[user[:password]@]host[:port][/db]`, or only `host[:port]`; user and password
+/// are percent-encoded.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Servers {
     /// One server.
     One(String),
     /// A cluster.
     Cluster {
-        /// Addresses of some of its nodes: the first that answers tells of all the others. User and password of the first
-        /// count for every node. At least one.
+        /// Addresses of some of its nodes: the first that knows all slots tells of all the others. User and password of
+        /// the first count for every node. At least one.
         seeds: Vec<String>,
     },
     /// The master that Sentinels name.

@@ -1,5 +1,5 @@
-//! The tasks that keep subscriber connections to Redis: each connects to its server, hands the connection to a [`Link`],
-//! and starts over when that is lost. Beside them, one gives up on subscribes that wait too long.
+//! The tasks that keep subscriber connections to Redis: each connects to its server, hands the connection to a
+//! [`Link`], and starts over when that is lost. Beside them, one gives up on subscribes that wait too long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,8 +117,8 @@ impl Subscriber {
         }
     }
 
-    /// The server that this connection is for, once there is one. Without sharded pub/sub each server of a cluster has every
-    /// message, and any will do.
+    /// The server that this connection is for, once there is one. Without sharded pub/sub each server of a cluster has
+    /// every message, and any will do.
     async fn server(&self) -> Endpoint {
         let choose = |layout: &Layout| match self.settings.sharded {
             true => layout.server(self.channels.id().lane).cloned(),

@@ -1,8 +1,8 @@
 //! Which Redis servers there are, and which of them has which channel.
 //!
-//! A broker numbers the servers that it talks to: each has a *lane*, with connections of its own. One Redis, or the master
-//! that Sentinels name, is lane 0. In a cluster each master has a lane, and a channel goes to the lane of its slot.
-//! [`Layout`] is what is known now; [`Topology`] shares it with everybody who has connections or wants one.
+//! A broker numbers the servers that it talks to: each has a *lane*, with connections of its own. One Redis, or the
+//! master that Sentinels name, is lane 0. In a cluster each master has a lane, and a channel goes to the lane of its
+//! slot. [`Layout`] is what is known now; [`Topology`] shares it with everybody who has connections or wants one.
 //! [`super::discovery`] keeps it up to date.
 
 use std::sync::Arc;
@@ -56,8 +56,8 @@ impl Layout {
         Self { servers: vec![None; max_masters.min(MAX_LANES)], slots: Some(vec![NOBODY; SLOTS].into()) }
     }
 
-    /// What a cluster is like now. A master keeps its lane for as long as it has slots. Answers the layout, and how many
-    /// masters found no lane because there are too many.
+    /// What a cluster is like now. A master keeps its lane for as long as it has slots. Answers the layout, and how
+    /// many masters found no lane because there are too many.
     pub(crate) fn with_ranges(&self, ranges: &[SlotRange]) -> (Self, usize) {
         let is_there = |server: &Endpoint| ranges.iter().any(|range| range.master == *server);
         let mut servers: Vec<Option<Endpoint>> =

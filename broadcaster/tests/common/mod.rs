@@ -1,4 +1,5 @@
-//! What the broker tests share: [`inbox`] is a shard that only listens, [`server`] a real Redis, [`deployment`] several.
+//! What the broker tests share: [`inbox`] is a shard that only listens, [`server`] a real Redis, [`deployment`]
+//! several.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

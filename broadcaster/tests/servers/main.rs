@@ -1,5 +1,5 @@
-//! The Redis broker where there are several servers: a real cluster whose slots move and whose masters die (`cluster`), and
-//! a master that Sentinels watch (`sentinel`).
+//! The Redis broker where there are several servers: a real cluster whose slots move and whose masters die (`cluster`),
+//! and a master that Sentinels watch (`sentinel`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]

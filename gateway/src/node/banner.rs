@@ -6,8 +6,8 @@ use super::Node;
 use crate::config::Config;
 use crate::config::EngineType;
 
-/// How a backend publishes on the configured Redis, up to the channel and the data; `None` with the embedded broker, and with
-/// Sentinels, which have to be asked where it is.
+/// How a backend publishes on the configured Redis, up to the channel and the data; `None` with the embedded broker,
+/// and with Sentinels, which have to be asked where it is.
 pub fn redis_publish(config: &Config) -> Option<String> {
     let redis = &config.engine.redis;
     if config.engine.kind != EngineType::Redis || !redis.sentinel_address.is_empty() {

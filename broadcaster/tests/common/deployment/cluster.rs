@@ -111,4 +111,11 @@ impl Cluster {
         while self.move_keys(slot, from, to, 100) > 0 {}
         self.close(slot, from, to, masters);
     }
+    /// Has Redis' own tool move so many slots.
+    pub fn reshard(&self, from: usize, to: usize, slots: usize) {
+        let (address, from, to, slots) = (self.nodes[0].address(), self.id(from), self.id(to), slots.to_string());
+        let words = ["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to];
+        let answer = self.nodes[0].ask(&[&words[..], &["--cluster-slots", &slots, "--cluster-yes"]].concat());
+        assert!(!answer.contains("ERR"), "{answer}");
+    }
 }

@@ -33,8 +33,8 @@ pub enum EngineType {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisEngine {
-    /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one. Does not count where one of the
-    /// two following is given.
+    /// Addresses, as `redis://[user[:password]@]host[:port][/db]`; at present exactly one. Does not count where one of
+    /// the two following is given.
     pub address: Vec<String>,
     /// Addresses of some nodes of a cluster.
     pub cluster_address: Vec<String>,
