@@ -128,8 +128,8 @@ fn publishes(path: &Path) {
             let log = &broker.stats().log;
             let syncs: u64 = log.syncs.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum();
             println!(
-                "{name:<11} {threads} publishers: {count} publishes in {seconds:.2} s, {:.0} a second; {} writes, {syncs} \
-                 syncs, {} compactions",
+                "{name:<11} {threads} publishers: {count} publishes in {seconds:.2} s, {:.0} a second; {} writes, \
+                 {syncs} syncs, {} compactions",
                 count as f64 / seconds,
                 log.writes.load(Relaxed),
                 log.compactions.load(Relaxed),
@@ -156,8 +156,8 @@ fn starts(path: &Path) {
             let log = &second.stats().log;
             let (bytes, records) = (log.bytes.load(Relaxed), log.replayed.load(Relaxed));
             println!(
-                "start: {took:.2} s ({used:.2} s of processors) for {bytes} bytes with {records} records of {payload} B; 100 are kept of each of {count} \
-                 channels"
+                "start: {took:.2} s ({used:.2} s of processors) for {bytes} bytes with {records} records of \
+                 {payload} B; 100 are kept of each of {count} channels"
             );
         }
         std::fs::remove_dir_all(path).expect("an empty directory");

@@ -131,8 +131,8 @@ impl EmbeddedBroker {
         Ok(Kept { published, is_suppressed: false, ticket: filling.ticket(moment.batch), deliver_now: None })
     }
 
-    /// Has a publication that is not kept delivered behind those of its channel that wait for the log. Gives it back where
-    /// there is none, and where the disk takes nothing: those that wait come later then, whenever that is.
+    /// Has a publication that is not kept delivered behind those of its channel that wait for the log. Gives it back
+    /// where there is none, and where the disk takes nothing: those that wait come later then, whenever that is.
     pub(super) fn pass(
         &self,
         state: &mut State,

@@ -56,8 +56,8 @@ pub(super) struct Moment {
 pub(super) enum Appended {
     /// It is kept, with this place.
     Kept(Published),
-    /// It is not: one with this key has been published already, or a newer version. This is what that one came to, and the
-    /// log's batch that has it.
+    /// It is not: one with this key has been published already, or a newer version. This is what that one came to, and
+    /// the log's batch that has it.
     Suppressed(Published, u64),
 }
 
@@ -274,8 +274,8 @@ impl Streams {
         }
     }
 
-    /// Drops what would go next until everything takes at most `most` bytes: of each channel first its publications, then
-    /// its position. Readers learn that something is missing. Answers how many publications went.
+    /// Drops what would go next until everything takes at most `most` bytes: of each channel first its publications,
+    /// then its position. Readers learn that something is missing. Answers how many publications went.
     pub(super) fn evict(&mut self, most: usize) -> usize {
         let before = self.usage.publications;
         while self.bytes() > most {
