@@ -199,7 +199,9 @@ fn kill_again_and_again(kills: u64, more: &str) {
     let (mut random, log) = (Random(seed), Directory::new());
     let mut acknowledged: BTreeMap<&str, Vec<(u64, u64, String)>> = BTreeMap::new();
     let mut next = [0; CHANNELS.len()];
-    let received = CHANNELS.map(|_| Arc::<Mutex<Received>>::default());
+    // From the very beginning, so that what is published before the first subscription counts as well.
+    let beginning = || Received { position: Some((0, String::new())), ..Received::default() };
+    let received = CHANNELS.map(|_| Arc::new(Mutex::new(beginning())));
     let mut longest = Duration::ZERO;
     for kill in 0..=kills {
         let began = Instant::now();

@@ -108,6 +108,13 @@ impl EmbeddedBroker {
         let published = match streams.append(channel, retention, condition, moment, make) {
             Appended::Kept(published) => published,
             Appended::Suppressed(published, batch) => {
+                // It has prolonged the life of the position all the same.
+                if let (Some(log), Some(filling)) = (&self.log, &mut filling)
+                    && let Some((Position { offset, epoch }, until)) = streams.prolonged(channel, retention.meta_ttl)
+                {
+                    let place = Place { channel, epoch: &epoch, offset };
+                    filling.put(&Record::Position(place, log.clock.unix_ms(until)));
+                }
                 let ticket = filling.as_ref().and_then(|filling| filling.ticket(batch));
                 return Ok(Kept { published, is_suppressed: true, ticket, deliver_now: None });
             }
