@@ -1,5 +1,5 @@
-//! What the embedded broker keeps is there after a restart, whatever ended the process and whatever became of the files; and
-//! where something is missing, readers can see it.
+//! What the embedded broker keeps is there after a restart, whatever ended the process and whatever became of the
+//! files; and where something is missing, readers can see it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;

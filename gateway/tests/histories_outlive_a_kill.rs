@@ -1,6 +1,7 @@
-//! A node without Redis keeps its histories over a `kill -9`: every publication that was acknowledged is there once, in order, in the
-//! same numbering, and a subscriber that comes back gets all that it missed. Twenty kills at random moments unless
-//! `HISTORY_KILLS=200` says otherwise; a failure names its seed (`HISTORY_SEED=17` repeats it, as far as the moments go).
+//! A node without Redis keeps its histories over a `kill -9`: every publication that was acknowledged is there once, in
+//! order, in the same numbering, and a subscriber that comes back gets all that it missed. Twenty kills at random
+//! moments unless `HISTORY_KILLS=200` says otherwise; a failure names its seed (`HISTORY_SEED=17` repeats it, as far as
+//! the moments go).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the seed, and what was measured")]
@@ -73,7 +74,8 @@ impl Backend {
     }
 }
 
-/// Publishes what follows `next` until the node is gone; gives what was acknowledged, with offset and epoch, and the next number.
+/// Publishes what follows `next` until the node is gone; gives what was acknowledged, with offset and epoch, and the
+/// next number.
 fn publish_until_the_end(address: SocketAddr, channel: &str, mut next: u64) -> (Vec<(u64, u64, String)>, u64) {
     let mut acknowledged = Vec::new();
     let Ok(mut backend) = Backend::connect(address) else { return (acknowledged, next) };
@@ -197,7 +199,9 @@ fn kill_again_and_again(kills: u64, more: &str) {
     let (mut random, log) = (Random(seed), Directory::new());
     let mut acknowledged: BTreeMap<&str, Vec<(u64, u64, String)>> = BTreeMap::new();
     let mut next = [0; CHANNELS.len()];
-    let received = CHANNELS.map(|_| Arc::<Mutex<Received>>::default());
+    // From the very beginning, so that what is published before the first subscription counts as well.
+    let beginning = || Received { position: Some((0, String::new())), ..Received::default() };
+    let received = CHANNELS.map(|_| Arc::new(Mutex::new(beginning())));
     let mut longest = Duration::ZERO;
     for kill in 0..=kills {
         let began = Instant::now();

@@ -108,6 +108,13 @@ impl EmbeddedBroker {
         let published = match streams.append(channel, retention, condition, moment, make) {
             Appended::Kept(published) => published,
             Appended::Suppressed(published, batch) => {
+                // It has prolonged the life of the position all the same.
+                if let (Some(log), Some(filling)) = (&self.log, &mut filling)
+                    && let Some((Position { offset, epoch }, until)) = streams.prolonged(channel, retention.meta_ttl)
+                {
+                    let place = Place { channel, epoch: &epoch, offset };
+                    filling.put(&Record::Position(place, log.clock.unix_ms(until)));
+                }
                 let ticket = filling.as_ref().and_then(|filling| filling.ticket(batch));
                 return Ok(Kept { published, is_suppressed: true, ticket, deliver_now: None });
             }
@@ -131,8 +138,8 @@ impl EmbeddedBroker {
         Ok(Kept { published, is_suppressed: false, ticket: filling.ticket(moment.batch), deliver_now: None })
     }
 
-    /// Has a publication that is not kept delivered behind those of its channel that wait for the log. Gives it back where
-    /// there is none, and where the disk takes nothing: those that wait come later then, whenever that is.
+    /// Has a publication that is not kept delivered behind those of its channel that wait for the log. Gives it back
+    /// where there is none, and where the disk takes nothing: those that wait come later then, whenever that is.
     pub(super) fn pass(
         &self,
         state: &mut State,

@@ -85,8 +85,8 @@ impl EmbeddedBroker {
         Self { max_payload, ..self }
     }
 
-    /// The same with another bound on the memory that histories take, in bytes; 512 MiB unless said otherwise. Where they
-    /// would take more, what would go next goes at once.
+    /// The same with another bound on the memory that histories take, in bytes; 512 MiB unless said otherwise. Where
+    /// they would take more, what would go next goes at once.
     pub fn with_history_memory(self, history_memory: usize) -> Self {
         Self { history_memory, ..self }
     }

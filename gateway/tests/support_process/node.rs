@@ -217,8 +217,8 @@ impl Node {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Lets no file of the process grow beyond so many bytes; `None`: any size. A full disk looks the same to it, but for the
-    /// number of the error.
+    /// Lets no file of the process grow beyond so many bytes; `None`: any size. A full disk looks the same to it, but
+    /// for the number of the error.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Numbers are little-endian, checksums CRC-32 as in IEEE 802.3. A block is what one write brought. Under
-//! `always` it is durable before the next one begins, so that a crash can tear the last one only. The salt is chosen anew by each
-//! process: it is how a reader finds the next block behind a damaged one, and no payload can guess it. The header's own checksum
-//! tells a write that was cut short from one that was damaged later.
+//! `always` it is durable before the next one begins, so that a crash can tear the last one only. The salt is chosen
+//! anew by each process: it is how a reader finds the next block behind a damaged one, and no payload can guess it. The
+//! header's own checksum tells a write that was cut short from one that was damaged later.
 
 /// Bytes before a block's content.
 pub(super) const BLOCK_HEADER: usize = 16;
@@ -151,7 +151,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_is_read_as_a_whole_or_not_at_all(
-            content in vec(any::<u8>(), 1..100), salt in any::<u32>(), at in any::<prop::sample::Index>(), bit in 0..8_u8,
+            content in vec(any::<u8>(), 1..100),
+            salt in any::<u32>(),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u8,
         ) {
             let block = block(&content, salt);
             prop_assert!(reads(&block, salt));

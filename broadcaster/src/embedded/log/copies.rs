@@ -33,8 +33,8 @@ pub(in crate::embedded) fn entry<'a>(publication: &'a Publication, extra: &'a [u
     }
 }
 
-/// The publication of a record, with bytes of its own. The checksum says that publisher and tags are what was written; should
-/// they be no message all the same, the publication has none.
+/// The publication of a record, with bytes of its own. The checksum says that publisher and tags are what was written;
+/// should they be no message all the same, the publication has none.
 pub(super) fn publication(
     entry: &Entry<'_>,
     channel: &Channel,

@@ -129,8 +129,8 @@ impl Directory {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Gives a damaged file a second name, which nobody reads but a person, and keeps the first one until a snapshot has
-    /// taken its place: should the node end before that, the next start finds everything as it was.
+    /// Gives a damaged file a second name, which nobody reads but a person, and keeps the first one until a snapshot
+    /// has taken its place: should the node end before that, the next start finds everything as it was.
     ///
     /// # Errors
     /// The system's.

@@ -1,24 +1,25 @@
 //! The log on disk: a node without Redis keeps its histories over a restart.
 //!
-//! Memory has everything, and answers everything ([`super::streams`]). The log is how it comes back. A publish changes the memory
-//! and appends a record to the batch that is being filled, under one lock, so that both have the same order. A thread takes the
-//! batch, writes it with one call, makes it durable where `fsync = always`, delivers its publications to the shards and tells
-//! those who wait. While it does that, the next batch fills: the slower the disk, the more publishes share a write.
+//! Memory has everything, and answers everything (`streams`). The log is how it comes back. A publish changes the
+//! memory and appends a record to the batch that is being filled, under one lock, so that both have the same order. A
+//! thread takes the batch, writes it with one call, makes it durable where `fsync = always`, delivers its publications
+//! to the shards and tells those who wait. While it does that, the next batch fills: the slower the disk, the more
+//! publishes share a write.
 //!
-//! **Nobody hears of a publication before it is safe**: not the publisher, not a subscriber, and no reader of the history, who
-//! waits for the batch of the newest publication that it is given. Safe is durable with `always`, and otherwise with the kernel,
-//! which keeps it when the process is killed. So a restart cannot take back what somebody has seen, and offsets are not given out
-//! twice. What is left are the ends of the machine without `always`, and damage; then every channel is numbered anew, and
-//! clients are told that they may have missed something ([`recover`]).
+//! **Nobody hears of a publication before it is safe**: not the publisher, not a subscriber, and no reader of the
+//! history, who waits for the batch of the newest publication that it is given. Safe is durable with `always`, and
+//! otherwise with the kernel, which keeps it when the process is killed. So a restart cannot take back what somebody
+//! has seen, and offsets are not given out twice. What is left are the ends of the machine without `always`, and
+//! damage; then every channel is numbered anew, and clients are told that they may have missed something (`recover`).
 //!
 //! - [`settings`]: where it is, what it promises, why it may not start;
-//! - [`record`], [`block`]: the bytes (pure); [`copies`]: publications and channels as records, [`clock`]: their times;
-//! - [`queue`]: batches, and who waits for them;
-//! - [`writer`]: the thread; [`segment`]: the file that it writes; [`sync`]: syncs beside it;
-//! - [`snapshot`]: compaction, the memory as a file in place of old segments;
-//! - [`directory`]: names of files, and whose they are;
-//! - [`recover`]: the start; [`reader`]: blocks and damage of a file, [`replay`]: records to channels (pure), [`workers`]: on all
-//!   processors;
+//! - `record`, `block`: the bytes (pure); `copies`: publications and channels as records, `clock`: their times;
+//! - `queue`: batches, and who waits for them;
+//! - `writer`: the thread; `segment`: the file that it writes; `sync`: syncs beside it;
+//! - `snapshot`: compaction, the memory as a file in place of old segments;
+//! - `directory`: names of files, and whose they are;
+//! - `recover`: the start; `reader`: blocks and damage of a file, `replay`: records to channels (pure), `workers`: on
+//!   all processors;
 //! - [`stats`]: what is counted.
 
 mod block;

@@ -109,8 +109,8 @@ impl Ticket {
     /// Waits until the batch is safe.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] where the disk does not take it, [`BrokerError::Timeout`] where it takes too long. It is
-    /// written and delivered in both cases when the disk takes it again.
+    /// [`BrokerError::Refused`] where the disk does not take it, [`BrokerError::Timeout`] where it takes too long. It
+    /// is written and delivered in both cases when the disk takes it again.
     pub(in crate::embedded) async fn wait(mut self) -> Result<(), BrokerError> {
         let over = self.0.wait_for(|outcome| *outcome != Outcome::Pending);
         match tokio::time::timeout(MAX_WAIT, over).await {
@@ -128,7 +128,8 @@ impl Filling<'_> {
     /// Whether something can be put into it.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] while the disk takes nothing, [`BrokerError::Overloaded`] where as much as may wait does.
+    /// [`BrokerError::Refused`] while the disk takes nothing, [`BrokerError::Overloaded`] where as much as may wait
+    /// does.
     pub(in crate::embedded) fn admit(&self) -> Result<(), BrokerError> {
         if let Some(failing) = &self.tail.failing {
             return Err(BrokerError::Refused(Arc::clone(&failing.reason)));

@@ -4,9 +4,9 @@
 //! record  length of the rest u32, type u8, channel, ...
 //! ```
 //!
-//! The length is little-endian, so that whoever wants other channels passes a record over without reading it. Other numbers are
-//! varints, texts and bytes have their length before them, times are milliseconds since 1970. Whether the bytes are those that were
-//! written is the block's to know ([`super::block`]).
+//! The length is little-endian, so that whoever wants other channels passes a record over without reading it. Other
+//! numbers are varints, texts and bytes have their length before them, times are milliseconds since 1970. Whether the
+//! bytes are those that were written is the block's to know ([`super::block`]).
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub(in crate::embedded) enum Record<'a> {
     Remove(Place<'a>),
     /// A channel's position exists, or lives longer: until then at least.
     Position(Place<'a>, u64),
-    /// The file ends here in good order: the node was stopped, or the snapshot is whole. Counts only as the last record.
+    /// The file ends here in good order: the node was stopped, or the snapshot is whole. Counts only as the last
+    /// record.
     Clean,
 }
 

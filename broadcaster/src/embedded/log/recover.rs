@@ -1,13 +1,14 @@
 //! What the log says when the node starts, and whether all of it is there.
 //!
-//! Files are read in order: the newest snapshot, then the segments that it does not cover. What is damaged is passed over, told,
-//! and decides about the epochs: a client that has seen a publication which is not here any more must not be told that it has
-//! missed nothing, so where one can be missing, every channel is numbered anew. One can be missing
+//! Files are read in order: the newest snapshot, then the segments that it does not cover. What is damaged is passed
+//! over, told, and decides about the epochs: a client that has seen a publication which is not here any more must not
+//! be told that it has missed nothing, so where one can be missing, every channel is numbered anew. One can be missing
 //!
-//! - where a part in the middle of a file cannot be read, or a file is not there, or its end was not cut short but altered;
-//! - where the machine has gone down since, and what was written last was not durable (`fsync` other than `always`, and no
-//!   clean end). A process that was killed loses nothing that way: what it had written, the kernel has. What an earlier process
-//!   had written was made durable when the next one started.
+//! - where a part in the middle of a file cannot be read, or a file is not there, or its end was not cut short but
+//!   altered;
+//! - where the machine has gone down since, and what was written last was not durable (`fsync` other than `always`, and
+//!   no clean end). A process that was killed loses nothing that way: what it had written, the kernel has. What an
+//!   earlier process had written was made durable when the next one started.
 //!
 //! A write that was cut short at the very end is none of these: nobody had been told of it.
 
@@ -232,8 +233,8 @@ impl Reading<'_> {
 
     /// Cuts off what was never written to its end.
     fn cut(&self, path: &Path, end: u64, length: u64) -> io::Result<()> {
-        let bytes = length - end;
-        tracing::warn!(file = %path.display(), bytes, "the end of the history's log was not written to its end, and is cut off");
+        let (bytes, file) = (length - end, path.display());
+        tracing::warn!(%file, bytes, "the end of the history's log was not written to its end, and is cut off");
         self.stats.cut_bytes.fetch_add(bytes, Relaxed);
         let file = File::options().write(true).open(path)?;
         file.set_len(end)?;
@@ -257,7 +258,8 @@ impl Recovered {
         self.snapshot_bytes + self.segments.iter().map(|(_, bytes)| bytes).sum::<u64>()
     }
 
-    /// Reads the publications that are still kept. `new_epoch` names a numbering, where every channel is to be numbered anew.
+    /// Reads the publications that are still kept. `new_epoch` names a numbering, where every channel is to be numbered
+    /// anew.
     ///
     /// # Errors
     /// The system's.

@@ -1,8 +1,9 @@
 //! From the log's records, in their order, to what is kept of each channel. Pure.
 //!
 //! A record may come twice: a batch is written again after a write that failed, and a snapshot holds what the segments
-//! behind it say as well. So each record says what is, and not what to change: one whose offset is known is passed over.
-//! Publications stay where they are, and only their places are remembered; what is still kept at the end is read then.
+//! behind it say as well. So each record says what is, and not what to change: one whose offset is known is passed
+//! over. Publications stay where they are, and only their places are remembered; what is still kept at the end is read
+//! then.
 
 use std::collections::{HashMap, VecDeque};
 

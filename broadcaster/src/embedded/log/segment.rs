@@ -35,7 +35,8 @@ impl Segment {
         Ok(Self { file: Arc::new(file), length: FILE_HEADER as u64, salt })
     }
 
-    /// Appends a block that was begun, and has no header yet. After an error the same place is written again by the next one.
+    /// Appends a block that was begun, and has no header yet. After an error the same place is written again by the
+    /// next one.
     ///
     /// # Errors
     /// The system's.

@@ -1,7 +1,8 @@
 //! What is in memory as one file, which takes the place of the segments before it.
 //!
-//! Channels are copied one by one while publishes go on, so a channel may be further in the snapshot than the last segment that
-//! it covers. That does no harm: what the next segments say of it again is passed over ([`super::replay`]).
+//! Channels are copied one by one while publishes go on, so a channel may be further in the snapshot than the last
+//! segment that it covers. That does no harm: what the next segments say of it again is passed over
+//! ([`super::replay`]).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

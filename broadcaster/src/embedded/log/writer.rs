@@ -1,9 +1,9 @@
 //! The thread that writes: batches into segments, and what makes them safe.
 //!
 //! - A write that fails is tried again at the same place until it succeeds; publishes are refused meanwhile.
-//! - A sync that fails says nothing about what a later one would say: the kernel may have dropped what it could not write, and
-//!   counts it as clean (<https://lwn.net/Articles/752063/>). So what was not confirmed is written again into a new segment:
-//!   under `always` that is the batch, otherwise everything that is in memory, as a snapshot.
+//! - A sync that fails says nothing about what a later one would say: the kernel may have dropped what it could not
+//!   write, and counts it as clean (<https://lwn.net/Articles/752063/>). So what was not confirmed is written again
+//!   into a new segment: under `always` that is the batch, otherwise everything that is in memory, as a snapshot.
 
 use std::fs::File;
 use std::io;

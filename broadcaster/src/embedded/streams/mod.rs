@@ -56,8 +56,8 @@ pub(super) struct Moment {
 pub(super) enum Appended {
     /// It is kept, with this place.
     Kept(Published),
-    /// It is not: one with this key has been published already, or a newer version. This is what that one came to, and the
-    /// log's batch that has it.
+    /// It is not: one with this key has been published already, or a newer version. This is what that one came to, and
+    /// the log's batch that has it.
     Suppressed(Published, u64),
 }
 
@@ -140,6 +140,14 @@ impl Stream {
         Position { offset: self.top, epoch: Arc::clone(&self.epoch) }
     }
 
+    /// Until when the position lives, if that is much longer than the log has heard.
+    fn prolonged(&mut self, meta_ttl: Duration) -> Option<Instant> {
+        let unheard = self.until.saturating_duration_since(self.logged_until);
+        let prolonged = (unheard > meta_ttl / POSITION_LOGGED_EVERY).then_some(self.until);
+        self.logged_until = prolonged.unwrap_or(self.logged_until);
+        prolonged
+    }
+
     /// When the next thing of it goes.
     fn next(&self) -> Instant {
         let answered = self.answered.front().map(|(until, ..)| *until);
@@ -212,10 +220,15 @@ impl Streams {
                 .map_or(0, |since| stream.publications.partition_point(|publication| offset_of(publication) <= since));
             stream.publications.range(behind..).take(limit).map(Arc::clone).collect()
         };
-        let unheard = stream.until.saturating_duration_since(stream.logged_until);
-        let prolonged = (unheard > query.meta_ttl / POSITION_LOGGED_EVERY).then_some(stream.until);
-        stream.logged_until = prolonged.unwrap_or(stream.logged_until);
+        let prolonged = stream.prolonged(query.meta_ttl);
         Read { history: History { publications, top: stream.position() }, batch: stream.batch, prolonged }
+    }
+
+    /// Where the channel is and how long that is remembered now, if the log should hear of it.
+    pub(super) fn prolonged(&mut self, channel: &str, meta_ttl: Duration) -> Option<(Position, Instant)> {
+        let stream = self.streams.get_mut(channel)?;
+        let until = stream.prolonged(meta_ttl)?;
+        Some((stream.position(), until))
     }
 
     /// Forgets a channel's publications, and keeps its position, which it answers with.
@@ -274,8 +287,8 @@ impl Streams {
         }
     }
 
-    /// Drops what would go next until everything takes at most `most` bytes: of each channel first its publications, then
-    /// its position. Readers learn that something is missing. Answers how many publications went.
+    /// Drops what would go next until everything takes at most `most` bytes: of each channel first its publications,
+    /// then its position. Readers learn that something is missing. Answers how many publications went.
     pub(super) fn evict(&mut self, most: usize) -> usize {
         let before = self.usage.publications;
         while self.bytes() > most {

@@ -77,7 +77,7 @@ impl Model {
                 let appended = self.streams.append(&name, retention, condition, moment, |offset, epoch| {
                     Arc::clone(kept.insert(publication(&name, offset, epoch, now)))
                 });
-                let (Appended::Kept(_), Some(kept)) = (appended, kept) else { return };
+                let (Appended::Kept(_), Some(kept)) = (appended, kept) else { return self.note_position(&name) };
                 let terms = Terms {
                     unix_ms: self.clock.unix_ms(now),
                     retention,
@@ -93,15 +93,19 @@ impl Model {
             }
             Event::Read(channel) => {
                 let name = name(*channel);
-                let read = self.streams.read(&name, HistoryQuery::top(Duration::from_secs(8)), self.now);
-                // Here it is noted each time, so that replay and memory know the same to the millisecond.
-                let Some(copy) = self.streams.copy(&name, self.now) else { return };
-                let Position { offset, epoch } = read.history.top;
-                let place = Place { channel: &name, epoch: &epoch, offset };
-                self.note(&Record::Position(place, self.clock.unix_ms(copy.until)));
+                self.streams.read(&name, HistoryQuery::top(Duration::from_secs(8)), self.now);
+                self.note_position(&name);
             }
             Event::Pass(ms) => self.now += Duration::from_millis(*ms),
         }
+    }
+
+    /// Here it is noted each time, so that replay and memory know the same to the millisecond.
+    fn note_position(&mut self, name: &Channel) {
+        let Some(StreamCopy { epoch, top, until, .. }) = self.streams.copy(name, self.now) else { return };
+        let place = Place { channel: name, epoch: &epoch, offset: top };
+        let until = self.clock.unix_ms(until);
+        self.note(&Record::Position(place, until));
     }
 
     /// What a snapshot has now.
