@@ -26,8 +26,8 @@ pub struct BrokerStats {
     pub malformed: AtomicU64,
     /// Connections to the broker that were established after the first one.
     pub reconnects: AtomicU64,
-    /// Times during which messages may have been missed: one for each lost subscriber connection.
-    pub gaps: AtomicU64,
+    /// Times during which messages may have been missed, by [`GapReason`]: one for each lost subscriber connection.
+    pub gaps: [AtomicU64; GapReason::ALL.len()],
     /// Milliseconds of all gaps that are over, each from the last byte received before it to the
     /// moment when every channel was confirmed again.
     pub gap_ms: AtomicU64,
@@ -65,6 +65,44 @@ pub struct BrokerStats {
     pub publish_latency: Latency,
     /// What the embedded broker's histories and their log count.
     pub log: Arc<LogStats>,
+}
+
+/// Why messages may have been missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// Redis closed the connection: it stopped, somebody ended it, or the node was too slow for its output buffer.
+    Closed,
+    /// The connection broke.
+    Broken,
+    /// Nothing was heard of Redis any more.
+    Silent,
+    /// Redis said something that makes no sense.
+    Protocol,
+    /// Another server has the channels now: a fail-over, or a cluster that changed.
+    Replaced,
+}
+
+impl GapReason {
+    /// Every reason, in the order of [`BrokerStats::gaps`].
+    pub const ALL: [Self; 5] = [Self::Closed, Self::Broken, Self::Silent, Self::Protocol, Self::Replaced];
+
+    /// The `reason` label of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Protocol => "protocol",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+impl BrokerStats {
+    /// Gaps for all reasons.
+    pub fn all_gaps(&self) -> u64 {
+        self.gaps.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// A histogram of durations with buckets that double.

@@ -19,7 +19,7 @@ use super::wire::{Item, Parsed, WireError, channels_command, command, parse};
 use crate::envelope::MAX_PLACE;
 use crate::interest::ShardSet;
 use crate::publication::Channel;
-use crate::stats::add;
+use crate::stats::{GapReason, add};
 
 /// The size of the read buffer, in bytes. Only a payload that does not fit makes it grow, for as long as it takes.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
@@ -51,6 +51,19 @@ pub(crate) enum Lost {
     Error(String),
     #[error("it is not the server to subscribe to any more")]
     Replaced,
+}
+
+impl Lost {
+    /// What it counts as.
+    pub(crate) fn reason(&self) -> GapReason {
+        match self {
+            Self::Closed => GapReason::Closed,
+            Self::Io(_) => GapReason::Broken,
+            Self::Silent(_) => GapReason::Silent,
+            Self::Wire(_) | Self::OutOfStep | Self::Error(_) => GapReason::Protocol,
+            Self::Replaced => GapReason::Replaced,
+        }
+    }
 }
 
 /// A command that Redis has not answered completely. Redis answers in the order of the commands.

@@ -158,7 +158,7 @@ impl Subscriber {
         let confirmed = self.confirmed.swap(0, Ordering::Relaxed);
         self.stats.subscribed_channels.fetch_sub(confirmed, Ordering::Relaxed);
         self.gap.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| {
-            add(&self.stats.gaps, 1);
+            add(&self.stats.gaps[lost.reason() as usize], 1);
             heard
         });
         tracing::warn!(endpoint = %server, reason, channels, "the subscriber connection to Redis is lost; messages may be missed");

@@ -3,11 +3,16 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisSettings, Servers};
+use tidegate_broadcaster::stats::GapReason;
+use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisBroker, RedisSettings, Servers};
 
 use crate::common::eventually;
 use crate::common::server::Server;
 use crate::{count, degraded, healthy, quick, start, subscribe};
+
+fn gaps(broker: &RedisBroker, reason: GapReason) -> u64 {
+    count(&broker.stats().gaps[reason as usize])
+}
 
 #[tokio::test]
 async fn a_broker_starts_without_redis_and_gives_up_on_subscribes_in_time() {
@@ -34,7 +39,7 @@ async fn a_broker_starts_without_redis_and_gives_up_on_subscribes_in_time() {
     server.restart().await;
     assert_eq!(shards[0].answer().await, ("news".to_owned(), Ok(())));
     healthy(&broker).await;
-    assert_eq!(count(&broker.stats().gaps), 0, "nothing was subscribed before, so there is no gap");
+    assert_eq!(broker.stats().all_gaps(), 0, "nothing was subscribed before, so there is no gap");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,7 +60,7 @@ async fn twenty_thousand_channels_are_subscribed_in_batches_and_again_after_a_re
     for restart in 1..=2 {
         server.kill();
         degraded(&broker).await;
-        eventually("the gap is counted", || count(&broker.stats().gaps) == restart).await;
+        eventually("the gap is counted", || broker.stats().all_gaps() == restart).await;
         assert_eq!(count(&broker.stats().subscribed_channels), 0);
         assert!(shards[0].take().is_empty(), "a shard that has its channels is told nothing");
         let batches = count(&broker.stats().subscribe_batches);
@@ -88,7 +93,7 @@ async fn a_killed_subscriber_connection_is_one_gap_and_every_channel_works_again
     healthy(&broker).await;
     for kill in 1..=5 {
         client.words("CLIENT KILL TYPE pubsub").await;
-        eventually("the gap is counted", || count(&broker.stats().gaps) == kill).await;
+        eventually("the gap is counted", || gaps(&broker, GapReason::Closed) == kill).await;
         if kill == 1 {
             broker.unsubscribe(&gone, 0);
         }
@@ -112,11 +117,11 @@ async fn a_connection_that_is_only_half_there_is_found_by_the_probe() {
     // Idle for several probes: they are answered and nothing is lost.
     let idle = Instant::now();
     eventually("some time", || idle.elapsed() > Duration::from_millis(600)).await;
-    assert_eq!(count(&broker.stats().gaps), 0);
+    assert_eq!(broker.stats().all_gaps(), 0);
 
     server.freeze();
     degraded(&broker).await;
-    eventually("the subscriber noticed", || count(&broker.stats().gaps) == 1).await;
+    eventually("the subscriber noticed", || gaps(&broker, GapReason::Silent) == 1).await;
     server.thaw();
     healthy(&broker).await;
     let mut client = server.client().await;
@@ -141,7 +146,7 @@ async fn a_subscriber_that_redis_drops_for_being_slow_comes_back() {
         assert!(start.elapsed() < Duration::from_secs(20), "Redis never dropped it");
     }
     shards[0].open();
-    eventually("the gap is counted", || count(&broker.stats().gaps) == 1).await;
+    eventually("the gap is counted", || broker.stats().all_gaps() == 1).await;
     healthy(&broker).await;
     shards[0].take();
     assert_eq!(client.publish("push:flood", b"after").await, 1);
@@ -171,7 +176,7 @@ async fn a_live_channel_that_is_forbidden_later_is_told_to_its_shard_and_the_oth
         shards[0].publications(1).await;
     }
     assert_eq!(broker.interest().len(), 2);
-    assert_eq!(count(&broker.stats().gaps), 1);
+    assert_eq!(broker.stats().all_gaps(), 1);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! A cluster of three masters.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use tidegate_broadcaster::{Broker, BrokerError, BrokerHealth, Channel, Interest, RedisBroker, RedisSettings, Servers};
+use tidegate_broadcaster::{
+    Attendance, Broker, BrokerError, BrokerHealth, Change, Channel, Interest, RedisBroker, RedisSettings, Servers,
+};
+use tidegate_protocol::message::ClientInfo;
 
 use crate::common::deployment::cluster::Cluster;
 use crate::common::deployment::{Process, until};
@@ -129,7 +133,7 @@ async fn what_a_node_publishes_while_a_slot_moves_is_kept_and_delivered_once_and
     assert_eq!(seen.resumed, [&*moving; 3], "each gap is told, of this channel alone");
     let stats = broker.stats();
     assert!(count(&stats.redirections) > 0, "otherwise nothing was tested");
-    assert_eq!((count(&stats.channels_moved), count(&stats.gaps)), (3, 0));
+    assert_eq!((count(&stats.channels_moved), stats.all_gaps()), (3, 0));
     eventually("every move is counted", || count(&stats.slots_moved) == 3).await;
 }
 
@@ -198,7 +202,7 @@ async fn a_master_that_dies_is_replaced_and_those_who_had_its_channels_are_told(
     })
     .await;
     assert_eq!(history(&broker, &lost).await, ["before", "after"]);
-    assert_eq!(count(&broker.stats().gaps), 1);
+    assert_eq!(broker.stats().all_gaps(), 1);
 }
 
 #[tokio::test]
@@ -313,6 +317,65 @@ async fn the_rights_that_the_documentation_names_are_enough() {
     assert_eq!(shards[0].publications(2).await.len(), 2);
     assert_eq!(history(&broker, &channel).await, ["kept"]);
     broker.remove_history(&channel).await.unwrap();
+    let info = Arc::new(ClientInfo { client: "c".into(), user: "u".into(), ..ClientInfo::default() });
+    let attends = |change| broker.attend(&channel, &info, change, Attendance { presence: true, announce: true });
+    attends(Change::Joined);
+    assert_eq!(broker.presence(&channel, 10).await.unwrap().members.len(), 1);
+    attends(Change::Left);
+    assert_eq!(broker.presence_stats(&channel).await.unwrap().clients, 0);
+    assert_eq!(broker.stats().presence_restored.load(Ordering::Relaxed), 0, "nothing was refused");
     broker.unsubscribe(&channel, 0);
     eventually("it is let go", || count(&broker.stats().subscribed_channels) == 0).await;
+    // At the end it takes all of its clients out.
+    attends(Change::Joined);
+    broker.shutdown().await;
+    let owner = cluster.first_master(cluster.slot("push:news"), MASTERS);
+    let left = ["EXISTS", "{push:news}:nodes", "{push:news}:users"];
+    assert_eq!(cluster.nodes[owner].ask(&left), "0");
+}
+
+/// Who is in a channel moves with its slot: while it moves, questions wait, and changes are told afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_moves_with_its_slot() {
+    let cluster = three();
+    let mut settings = settings(&cluster);
+    settings.presence_update_interval = Duration::from_millis(200);
+    let (broker, _) = start(settings.clone(), 1).await;
+    let (other, _) = start(settings, 1).await;
+    let channel: Channel = channel_of(&cluster, 0).into();
+    let slot = cluster.slot(&format!("push:{channel}"));
+    let attends = |broker: &RedisBroker, number: usize, change| {
+        let (client, user) = (format!("client{number}"), format!("user{number}"));
+        let info = Arc::new(ClientInfo { client, user, ..ClientInfo::default() });
+        broker.attend(&channel, &info, change, Attendance { presence: true, announce: false });
+    };
+    let clients = || async { other.presence_stats(&channel).await.map(|stats| (stats.clients, stats.users)) };
+    (0..50).for_each(|number| attends(&broker, number, Change::Joined));
+    (50..80).for_each(|number| attends(&other, number, Change::Joined));
+    assert_eq!(broker.presence_stats(&channel).await.unwrap().clients, 50);
+    within("both are counted", || async { clients().await == Ok((80, 80)) }).await;
+
+    cluster.open(slot, 0, 1);
+    // Somebody goes and somebody comes while some keys are here and some are there.
+    assert!(cluster.move_keys(slot, 0, 1, 2) > 0);
+    attends(&broker, 0, Change::Left);
+    attends(&broker, 100, Change::Joined);
+    attends(&broker, 101, Change::Joined);
+    while cluster.move_keys(slot, 0, 1, 100) > 0 {}
+    cluster.close(slot, 0, 1, MASTERS);
+    within("those who are there are counted at the new master", || async { clients().await == Ok((81, 81)) }).await;
+    let members = other.presence(&channel, 100).await.unwrap().members;
+    assert_eq!(members.len(), 81);
+    assert!(members.iter().all(|member| member.client != "client0"));
+    broker.shutdown().await;
+    assert_eq!(clients().await, Ok((30, 30)), "who stops leaves");
+}
+
+/// Waits until an answer is what it should be.
+async fn within<F: Future<Output = bool>>(what: &str, look: impl Fn() -> F) {
+    let start = Instant::now();
+    while !look().await {
+        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

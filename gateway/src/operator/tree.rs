@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tidegate_broadcaster::stats::{LATENCY_BUCKETS, Latency};
+use tidegate_broadcaster::stats::{GapReason, LATENCY_BUCKETS, Latency};
 use tidegate_broadcaster::{Broker, BrokerHealth, BrokerStats};
 use tidegate_protocol::code::DisconnectCode;
 
@@ -152,9 +152,6 @@ const BROKER_TOTALS: &[OfBroker] = &[
     }),
     ("tidegate_broker_reconnects_total", "Connections to the broker after the first one.", |broker| {
         broker.reconnects.load(Relaxed) as f64
-    }),
-    ("tidegate_broker_gaps_total", "Times in which messages from the broker may have been missed.", |broker| {
-        broker.gaps.load(Relaxed) as f64
     }),
     ("tidegate_broker_gap_seconds_total", "Duration of the gaps that are over.", |broker| {
         broker.gap_ms.load(Relaxed) as f64 / 1e3
@@ -427,6 +424,11 @@ fn broker(text: &mut Text, sources: &Sources) {
     text.family(name, "gauge", "Subscriber connections: complete, or on the way to it.");
     for (state, number) in [("up", up), ("down", wanted.saturating_sub(up))] {
         text.sample(name, &[label[0], ("state", state)], number);
+    }
+    let name = "tidegate_broker_gaps_total";
+    text.family(name, "counter", "Times in which messages from the broker may have been missed.");
+    for (reason, gaps) in GapReason::ALL.into_iter().zip(&stats.gaps) {
+        text.sample(name, &[label[0], ("reason", reason.label())], gaps.load(Relaxed));
     }
     for (name, help, read) in BROKER_TOTALS {
         text.family(name, "counter", help);
