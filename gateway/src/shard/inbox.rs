@@ -140,6 +140,11 @@ impl<S> Inbox<S> {
         std::mem::replace(&mut self.messages.lock(), empty)
     }
 
+    /// Whether there is nothing, for a simulator.
+    pub fn is_empty(&self) -> bool {
+        self.messages.lock().is_empty()
+    }
+
     /// Waits until there is something.
     pub async fn wait(&self) {
         self.wake.notified().await;

@@ -32,6 +32,10 @@ const MANY_EVERY: u64 = 50;
 const STEPS: usize = 400;
 const PLENTY: usize = 1 << 40;
 
+/// Turns in which nobody does anything, so that positions have been compared (every two seconds; a turn takes 75 ms, by and large).
+const LEAST_ROUNDS: usize = 80;
+const MOST_ROUNDS: usize = 20_000;
+
 /// A channel that knows who is in it, and tells who comes and goes.
 const ROOM: &str = "room:1";
 
@@ -113,6 +117,16 @@ struct Node {
     losses: Arc<Mutex<Losses>>,
     /// The broker's answers that are on their way, with the step in which they come.
     calls: Vec<(usize, Call<Virtual>)>,
+    /// The shard has something left to do.
+    has_more: bool,
+}
+
+impl Node {
+    /// Whether nothing is left to do or on its way.
+    fn rests(&self) -> bool {
+        let under_way = !self.losses.lock().unwrap().under_way.is_empty();
+        !self.has_more && !under_way && self.calls.is_empty() && self.inbox.is_empty() && self.stats.pending.get() == 0
+    }
 }
 
 /// What came of a run.
@@ -225,7 +239,7 @@ impl World {
             let entropy = Entropy::new(move |bytes| bytes.iter_mut().for_each(|byte| *byte = random.next() as u8));
             let broker = Arc::clone(&broker) as Arc<dyn Broker>;
             let shard = Shard::new(setup, broker, Arc::clone(&inbox), Arc::clone(&stats), entropy);
-            Node { shard, inbox, stats, losses, calls: Vec::new() }
+            Node { shard, inbox, stats, losses, calls: Vec::new(), has_more: false }
         });
         let nodes = nodes.collect();
         let caps = Caps { connections: 100_000, per_address: 0, rate: 0, handshakes: 0 };
@@ -370,7 +384,7 @@ impl World {
         for message in node.inbox.take(Vec::new()) {
             node.shard.receive(message);
         }
-        node.shard.finish();
+        node.has_more = node.shard.finish();
         node.shard.end(self.now);
         for call in std::mem::take(&mut node.shard.tasks.calls) {
             let delay = if self.calm { 0 } else { self.random.below(8) };
@@ -396,18 +410,11 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.calm = true;
         self.nodes.iter().for_each(|node| node.losses.lock().unwrap().share = 0);
-        for round in 0..200 {
-            for client in 0..self.clients.len() {
-                self.clients[client].stalled = false;
-                if !self.clients[client].is_open() {
-                    self.open(client);
-                }
-            }
-            // The first shows what is missing in front of it; those who come back for that get the others.
-            if matches!(round, 20 | 100) {
-                CHANNELS.iter().for_each(|channel| self.publish(channel));
-            }
-            self.turn()?;
+        self.rest()?;
+        // The first shows what is missing in front of it; those who come back for that get the others.
+        for _ in 0..2 {
+            CHANNELS.iter().for_each(|channel| self.publish(channel));
+            self.rest()?;
         }
         for (number, client) in self.clients.iter().enumerate() {
             for (channel, subscription) in client.subscriptions.iter().filter(|(_, subscription)| subscription.wanted) {
@@ -428,6 +435,23 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Turns until nothing happens any more: for as long as positions are compared, and no shard has anything left to do.
+    fn rest(&mut self) -> Result<(), String> {
+        for round in 0..MOST_ROUNDS {
+            for client in 0..self.clients.len() {
+                self.clients[client].stalled = false;
+                if !self.clients[client].is_open() {
+                    self.open(client);
+                }
+            }
+            self.turn()?;
+            if round > LEAST_ROUNDS && self.nodes.iter().all(Node::rests) {
+                return Ok(());
+            }
+        }
+        Err(format!("no rest after {MOST_ROUNDS} turns"))
     }
 
     /// In the end those are present who are subscribed, and what everybody was told of them agrees with that.
