@@ -168,8 +168,6 @@ struct Entry {
     subscribers: Vec<Subscriber>,
     /// Where the fan-out in progress stands: subscribers below it are still to be visited.
     cursor: u32,
-    /// The hub's generation when the traits were last looked at.
-    generation: bool,
 }
 
 /// A shard's channels.
@@ -178,8 +176,6 @@ pub struct Hub {
     ids: HashMap<Channel, ChannelId, foldhash::fast::RandomState>,
     entries: Vec<Option<Entry>>,
     free: Vec<ChannelId>,
-    /// Changes with the settings; channels with another one are outdated.
-    generation: bool,
     /// Apart from the entries, because few channels have any, and only for a moment.
     waiters: rustc_hash::FxHashMap<ChannelId, Vec<Waiter>>,
     /// Where channels stand that have a subscriber whose position counts.
@@ -251,14 +247,8 @@ impl Hub {
             self.entries.push(None);
             (self.entries.len() - 1) as ChannelId
         });
-        self.entries[id as usize] = Some(Entry {
-            name: Channel::clone(&name),
-            status,
-            traits,
-            subscribers: Vec::new(),
-            cursor: 0,
-            generation: self.generation,
-        });
+        self.entries[id as usize] =
+            Some(Entry { name: Channel::clone(&name), status, traits, subscribers: Vec::new(), cursor: 0 });
         self.ids.insert(name, id);
         id
     }
@@ -272,21 +262,10 @@ impl Hub {
         Some(entry.name)
     }
 
-    /// The settings have changed: every channel is outdated until it is renewed. None may be outdated already.
-    pub fn outdate(&mut self) {
-        self.generation = !self.generation;
-    }
-
-    /// Whether the channel was opened before the settings changed, and has not been renewed since.
-    pub fn is_outdated(&self, id: ChannelId) -> bool {
-        self.entry(id).is_some_and(|entry| entry.generation != self.generation)
-    }
-
-    /// The channel has these traits under the settings of now.
-    pub fn renew(&mut self, id: ChannelId, traits: Traits) {
-        let generation = self.generation;
+    /// The channel has other traits now.
+    pub fn set_traits(&mut self, id: ChannelId, traits: Traits) {
         if let Some(entry) = self.entry_mut(id) {
-            (entry.traits, entry.generation) = (traits, generation);
+            entry.traits = traits;
         }
     }
 

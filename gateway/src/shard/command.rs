@@ -80,7 +80,11 @@ impl<S: Socket> Shard<S> {
             };
             self.stats.channels.add(1);
             let traits = self.setup.settings.channels.traits(&name);
-            self.hub.open(name, status, traits)
+            let channel = self.hub.open(name, status, traits);
+            if let Some(reload) = &mut self.reload {
+                reload.note_fresh(channel);
+            }
+            channel
         });
         let live = self.hub.status(channel) == Some(Status::Live);
         let positioned = wishes.as_ref().is_some_and(|wishes| wishes.positioned);

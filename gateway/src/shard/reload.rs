@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
 use tidegate_broadcaster::Channel;
 use tidegate_protocol::code::ErrorCode;
 
@@ -24,18 +25,28 @@ pub(super) struct Reload {
     before: Arc<Settings>,
     /// The channels below this one have been looked at.
     next: ChannelId,
+    /// Those that are above it and have been looked at all the same, or were opened since.
+    fresh: FxHashSet<ChannelId>,
+}
+
+impl Reload {
+    /// The channel is what it would be under the settings of now.
+    pub(super) fn note_fresh(&mut self, channel: ChannelId) {
+        if channel >= self.next {
+            self.fresh.insert(channel);
+        }
+    }
 }
 
 impl<S: Socket> Shard<S> {
     /// New settings hold from now on.
     pub(super) fn reload(&mut self, settings: Arc<Settings>) {
-        // The hub tells channels of before and of now apart, and no third kind.
+        // A channel that was opened two settings ago is compared with those first.
         while self.reload.is_some() {
             self.renew_some();
         }
         let before = std::mem::replace(&mut self.setup.settings, settings);
-        self.hub.outdate();
-        self.reload = Some(Reload { before, next: 0 });
+        self.reload = Some(Reload { before, next: 0, fresh: FxHashSet::default() });
     }
 
     /// Looks at some of the channels that were opened under the settings of before.
@@ -49,19 +60,26 @@ impl<S: Socket> Shard<S> {
                 self.reload = None;
                 return;
             }
-            reload.next += 1;
             left = left.saturating_sub(1 + self.renew(channel));
+            if let Some(reload) = self.reload.as_mut() {
+                reload.fresh.remove(&channel);
+                reload.next += 1;
+            }
         }
     }
 
     /// Sees to it that a channel serves no subscriptions of before that would be others now. Answers how many it ended.
     pub(super) fn renew(&mut self, channel: ChannelId) -> usize {
-        let Some(reload) = self.reload.as_ref().filter(|_| self.hub.is_outdated(channel)) else { return 0 };
+        let Some(reload) = self.reload.as_mut() else { return 0 };
         let Some(name) = self.hub.name(channel).map(Channel::clone) else { return 0 };
+        if channel < reload.next || reload.fresh.contains(&channel) {
+            return 0;
+        }
+        reload.note_fresh(channel);
         let now = &self.setup.settings.channels;
         let traits = now.traits(&name);
         if reload.before.channels.subscribes_alike(now, &name) {
-            self.hub.renew(channel, traits);
+            self.hub.set_traits(channel, traits);
             return 0;
         }
         let waiting: Vec<(Key, u32)> = (self.hub.give_up_waiting(channel).into_iter())
@@ -75,7 +93,7 @@ impl<S: Socket> Shard<S> {
         }
         let ended = self.expel(&name, channel);
         self.stats.renewed.add(ended as u64);
-        self.hub.renew(channel, traits);
+        self.hub.set_traits(channel, traits);
         self.release_if_unused(channel);
         ended
     }
