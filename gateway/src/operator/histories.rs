@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_broadcaster::LogStats;
 
+use super::broker::latency;
 use super::text::Text;
-use super::tree::latency;
 
 /// Name, help, and where the log keeps it.
 type OfLog = (&'static str, &'static str, fn(&LogStats) -> f64);

@@ -6,12 +6,13 @@
 //! - [`routes`]: the axum router;
 //! - [`tree`]: every metric there is, with its name, help, labels and where its value comes from
 //!   (`docs/metrics.md` is the user's page, and a test holds the two together);
-//! - `histories`: those of the embedded broker's log;
+//! - `broker`: those of the broker; `histories`: those of the embedded broker's log;
 //! - [`series`]: how a series is registered; [`text`]: Prometheus text for what the exporter cannot take:
 //!   histograms that are counted already, and counters of seconds;
 //! - [`process`]: what the kernel says of the process;
 //! - [`health`]: live, ready, started, and why not.
 
+mod broker;
 pub mod health;
 mod histories;
 pub mod process;
