@@ -3,6 +3,7 @@
 mod presence;
 mod recovery;
 mod reload;
+mod socket;
 mod world;
 
 use std::collections::BTreeMap;

@@ -10,11 +10,13 @@
 
 mod client;
 mod random;
+#[path = "../../src/shard/tests/socket.rs"]
 mod socket;
 mod world;
 
 use std::time::{Instant, SystemTime};
 
+use tidegate::shard::socket::Socket;
 use world::{Summary, World};
 
 /// Seeds that every run has.

@@ -1,14 +1,13 @@
 """Who is in a channel, who comes and goes: the Python SDK in both wire formats, on both brokers."""
 
 import contextlib
-import inspect
 import os
 import sys
 import time
 
 from support import SOON, Log, run
 from test_client import Claims as ClientClaims, RecordedClient, RecordedSubscription
-from test_recovery import BROKERS
+from test_recovery import BROKERS, claims_of
 
 GONE = 2.0
 """Seconds after which whoever is gone is not listed any more."""
@@ -94,17 +93,5 @@ class Claims:
             await self.base.refused(one.sub.presence_stats(), 108)
 
 
-HELPERS = {"room"}
-
-
-def claims():
-    for broker in BROKERS:
-        for name in ("json", "protobuf"):
-            instance = Claims(broker, name)
-            for method_name, method in vars(Claims).items():
-                if inspect.iscoroutinefunction(method) and method_name not in HELPERS:
-                    yield f"{broker}, {name}: {inspect.getdoc(method)}", getattr(instance, method_name)
-
-
 if __name__ == "__main__":
-    sys.exit(run(claims()))
+    sys.exit(run(claims_of(Claims, {"room"})))

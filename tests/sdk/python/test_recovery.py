@@ -124,17 +124,15 @@ class Claims:
             await self.base.refused(subscription.sub.history(limit=2, since=since), 112)
 
 
-HELPERS = {"until", "subscribed", "away"}
-
-
-def claims():
+def claims_of(claims: type, helpers: set[str]):
+    """The claims of a class with an instance for each broker and format, as (text, coroutine function)."""
     for broker in BROKERS:
         for name in ("json", "protobuf"):
-            instance = Claims(broker, name)
-            for method_name, method in vars(Claims).items():
-                if inspect.iscoroutinefunction(method) and method_name not in HELPERS:
+            instance = claims(broker, name)
+            for method_name, method in vars(claims).items():
+                if inspect.iscoroutinefunction(method) and method_name not in helpers:
                     yield f"{broker}, {name}: {inspect.getdoc(method)}", getattr(instance, method_name)
 
 
 if __name__ == "__main__":
-    sys.exit(run(claims()))
+    sys.exit(run(claims_of(Claims, {"until", "subscribed", "away"})))

@@ -1,59 +1,7 @@
 //! A shard with virtual sockets, an embedded broker and no clock.
 
-use std::collections::VecDeque;
-
 use super::*;
-
-/// Both ends of a virtual socket.
-#[derive(Debug, Default)]
-pub(super) struct Wire {
-    /// From the client, not read by the shard yet.
-    pub(super) to_shard: VecDeque<u8>,
-    /// Written by the shard.
-    pub(super) to_client: Vec<u8>,
-    /// How many more bytes the socket takes.
-    pub(super) room: usize,
-    /// Calls to write.
-    pub(super) writes: usize,
-    /// The client has closed its end.
-    pub(super) closed: bool,
-    /// The shard has closed its end.
-    pub(super) shut: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Virtual(pub(super) Arc<Mutex<Wire>>);
-
-impl Socket for Virtual {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.0.lock().unwrap();
-        if wire.to_shard.is_empty() {
-            return if wire.closed { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        }
-        io::Read::read(&mut wire.to_shard, buffer)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[io::IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let mut wire = self.0.lock().unwrap();
-        wire.writes += 1;
-        let mut taken = 0;
-        for slice in slices {
-            let n = slice.len().min(wire.room);
-            wire.to_client.extend_from_slice(&slice[..n]);
-            wire.room -= n;
-            taken += n;
-        }
-        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
-    }
-
-    fn shutdown_write(&mut self) {
-        self.0.lock().unwrap().shut = true;
-    }
-}
+use socket::{Virtual, Wire};
 
 /// A raw TCP client: the simplest framing, so that the tests read well.
 pub(super) struct Client {

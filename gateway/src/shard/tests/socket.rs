@@ -1,21 +1,27 @@
-//! Both ends of a virtual socket.
+//! A virtual socket: of the shard's tests, and of the simulator.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use tidegate::shard::socket::Socket;
+use super::Socket;
 
+/// Both ends.
 #[derive(Debug, Default)]
+#[allow(dead_code, reason = "each of the two reads its own part")]
 pub(crate) struct Wire {
     /// From the client, not read by the shard yet.
     pub(crate) to_shard: VecDeque<u8>,
-    /// From the shard, not read by the client yet.
+    /// Written by the shard.
     pub(crate) to_client: Vec<u8>,
-    /// How many more bytes the socket takes of the shard's.
+    /// How many more bytes the socket takes.
     pub(crate) room: usize,
+    /// Calls to write.
+    pub(crate) writes: usize,
     /// The client has closed its end.
     pub(crate) closed: bool,
+    /// The shard has closed its end.
+    pub(crate) shut: bool,
 }
 
 /// The shard's end.
@@ -37,6 +43,7 @@ impl Socket for Virtual {
 
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let mut wire = self.0.lock().unwrap();
+        wire.writes += 1;
         if wire.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -50,5 +57,7 @@ impl Socket for Virtual {
         if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
-    fn shutdown_write(&mut self) {}
+    fn shutdown_write(&mut self) {
+        self.0.lock().unwrap().shut = true;
+    }
 }
