@@ -189,5 +189,5 @@ fn every_delivery_is_accounted_for_and_what_was_delivered_was_received() {
     );
     // A run in which nothing is left out shows nothing.
     assert!(conflated > 0 && dropped > 0);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
