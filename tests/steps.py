@@ -77,6 +77,7 @@ LONG = {
     "simulation": Step("simulation", "10,000 seeds of the simulator",
                        ["cargo", "test", "--release", "-p", "tidegate", "--test", "simulation", "--", "--nocapture"], 1800,
                        {"SIMULATION_SEEDS": "10000"}),
+    "valkey": Step("valkey", "the tests that talk to Redis, against Valkey", ["tests/valkey"], 1800),
     "fuzz": Step("fuzz", "a long fuzz run of the decoders", ["protocol/fuzz/run", "300"], 7200),
     "compare": Step("compare", "a small comparison with the other servers", ["bench/compare", "--quick"], 1800),
 }
@@ -198,7 +199,7 @@ def chosen(arguments: list[str]) -> list[Step]:
             sys.exit(f"./test: unknown step {name!r}; ./test --list names them")
     if not names:
         names = ["rust"] if "--quick" in options else [step.name for step in STEPS]
-        names += ["compare"] if "--long" in options else []
+        names += ["simulation", "valkey", "compare"] if "--long" in options else []
     if "--checks" in options:
         names = [step.name for step in CHECKS] + names
     return [steps[name] for name in with_needed(names, steps)]
