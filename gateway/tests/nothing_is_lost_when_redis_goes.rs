@@ -25,7 +25,7 @@ const BATCH: u64 = 10;
 
 const SETTINGS: &str = "[[channel.namespaces]]\nname = \"kept\"\nhistory_size = 100000\nhistory_ttl = \"300s\"\n\
                         force_recovery = true\nallow_subscribe_for_client = true\nallow_subscribe_for_anonymous = true\n\
-                        [client]\nrecovery_max_publication_limit = 100000\n";
+                        [client]\nrecovery_max_publication_limit = 100000\nqueue_max_size = \"64MiB\"\n";
 
 /// A backend: publishes by FCALL, and repeats with the same key what was not acknowledged.
 struct Backend {
@@ -173,15 +173,27 @@ fn the_subscriber_connections_are_killed_again_and_again() {
 
 #[test]
 fn redis_cuts_a_node_that_reads_too_slowly() {
+    const CHANNELS: u64 = 10;
+    const PUBLICATIONS: u64 = 8_000;
+    const EVERY: u64 = 400;
     let options = ["--client-output-buffer-limit", "pubsub", "256kb", "128kb", "1"];
-    let mut world = World::new(&options, 50, 10);
-    let mut frozen = false;
-    // Frozen from 700 to 1,400, and from 2,100 to 2,800.
-    world.publish(3_000, 500, 16 * 1024, 700, |world| {
-        // Redis goes on, and the node's sockets fill.
-        world.node.signal(if frozen { Signal::CONT } else { Signal::STOP });
-        frozen = !frozen;
+    let mut world = World::new(&options, 50, CHANNELS);
+    let mut redis = world.redis.client();
+    let (mut frozen, mut cuts, mut steps_left) = (false, 0, PUBLICATIONS / EVERY - 1);
+    world.publish(PUBLICATIONS, 1_000, 16 * 1024, EVERY, |world| {
+        steps_left -= 1;
+        let live: i64 = (0..CHANNELS).map(|channel| redis.subscribers(&format!("kept:{channel}"))).sum();
+        let is_cut = live < CHANNELS as i64;
+        if frozen && (is_cut || steps_left == 0) {
+            world.node.signal(Signal::CONT);
+            (frozen, cuts) = (false, cuts + u64::from(is_cut));
+        } else if !frozen && cuts < 2 && steps_left > 0 {
+            // Redis goes on, and the node's sockets fill: how much they hold is the kernel's affair.
+            world.node.signal(Signal::STOP);
+            frozen = true;
+        }
     });
+    assert!(cuts > 0, "Redis has cut it");
     let metrics = world.node.metrics();
     assert!(metrics.sum("tidegate_broker_gaps_total", &[]) > 0, "Redis has cut it");
     assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
