@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -157,8 +158,8 @@ async fn everything_that_is_kept_of_a_channel_is_there_after_a_stop_and_after_a_
     }
 }
 
-#[tokio::test]
-async fn a_log_that_ends_anywhere_gives_everything_before_and_takes_more() {
+/// What a node has kept of four publications, and the one segment that it leaves when it is killed then: its name and its bytes.
+async fn four_publications() -> (History, OsString, Vec<u8>) {
     let folder = Folder::new();
     let broker = open(settings(&folder.0, Fsync::Always));
     for number in 1..=4 {
@@ -167,11 +168,16 @@ async fn a_log_that_ends_anywhere_gives_everything_before_and_takes_more() {
     let all = history(&broker, "news").await;
     let killed = Folder::of(&folder.0);
     let [segment] = &with_extension(&killed.0, "log")[..] else { panic!("one segment") };
-    let bytes = fs::read(segment).unwrap();
+    (all, segment.file_name().unwrap().to_owned(), fs::read(segment).unwrap())
+}
+
+#[tokio::test]
+async fn a_log_that_ends_anywhere_gives_everything_before_and_takes_more() {
+    let (all, segment, bytes) = four_publications().await;
     let mut longest = 0;
     for end in 0..=bytes.len() {
         let cut = Folder::new();
-        fs::write(cut.0.join(segment.file_name().unwrap()), &bytes[..end]).unwrap();
+        fs::write(cut.0.join(&segment), &bytes[..end]).unwrap();
         let broker = open(settings(&cut.0, Fsync::Always));
         let found = history(&broker, "news").await;
         let count = found.publications.len();
@@ -191,20 +197,12 @@ async fn a_log_that_ends_anywhere_gives_everything_before_and_takes_more() {
 
 #[tokio::test]
 async fn a_damaged_byte_anywhere_is_told_and_costs_nobody_a_silent_gap() {
-    let folder = Folder::new();
-    let broker = open(settings(&folder.0, Fsync::Always));
-    for number in 1..=4 {
-        publish(&broker, "news", format!("{number}")).await;
-    }
-    let all = history(&broker, "news").await;
-    let killed = Folder::of(&folder.0);
-    let [segment] = &with_extension(&killed.0, "log")[..] else { panic!("one segment") };
-    let bytes = fs::read(segment).unwrap();
+    let (all, segment, bytes) = four_publications().await;
     for at in 0..bytes.len() {
         let damaged = Folder::new();
         let mut bytes = bytes.clone();
         bytes[at] ^= 0x10;
-        let file = damaged.0.join(segment.file_name().unwrap());
+        let file = damaged.0.join(&segment);
         fs::write(&file, &bytes).unwrap();
         let broker = open(settings(&damaged.0, Fsync::Always));
         let found = history(&broker, "news").await;

@@ -5,17 +5,14 @@
 
 mod support_process;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support_process::node::{Node, Setup};
-use support_process::reader::{Reader, Received};
+use support_process::reader::Readers;
 use support_process::redis::Redis;
-use support_process::within;
 
 /// How long everything may take to come.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -79,7 +76,7 @@ struct World {
     redis: Redis,
     node: Node,
     runtime: tokio::runtime::Runtime,
-    received: Vec<(u64, Arc<Mutex<Received>>)>,
+    readers: Readers,
     channels: u64,
 }
 
@@ -90,28 +87,8 @@ impl World {
         let redis = Redis::start_with(options);
         let node = Setup::new().redis(&redis.url()).settings(SETTINGS).start();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let received = (0..sessions).map(|number| {
-            let (channel, received) = (number % channels, Arc::<Mutex<Received>>::default());
-            let name = format!("kept:{channel}");
-            let reader = Reader::new(name, Arc::clone(&received));
-            runtime.spawn(reader.run(node.tcp));
-            (channel, received)
-        });
-        let received = received.collect();
-        let world = Self { redis, node, runtime, received, channels };
-        world.until("everybody has subscribed", |received, _| received.subscribed > 0);
-        world
-    }
-
-    fn until(&self, what: &str, holds: impl Fn(&Received, u64) -> bool) {
-        within(LIMIT, what, || {
-            let all = self.received.iter().all(|(channel, received)| {
-                let received = received.lock().unwrap();
-                assert_eq!(received.wrong, None, "{what}");
-                holds(&received, *channel)
-            });
-            all.then_some(())
-        });
+        let readers = Readers::start(&runtime, node.tcp, sessions, channels);
+        Self { redis, node, runtime, readers, channels }
     }
 
     /// Publishes so many a second, does something every so many of them, and holds everybody to what it got.
@@ -128,13 +105,7 @@ impl World {
             let due = Duration::from_secs_f64((first + BATCH) as f64 / rate as f64);
             pause(due.saturating_sub(started.elapsed()));
         }
-        let expected: BTreeMap<u64, Vec<u64>> = (0..self.channels)
-            .map(|channel| (channel, (0..count).filter(|n| n % self.channels == channel).collect()))
-            .collect();
-        self.until("everything has come", |received, channel| received.numbers.len() >= expected[&channel].len());
-        for (channel, received) in &self.received {
-            assert_eq!(received.lock().unwrap().numbers, expected[channel], "once each, and in order");
-        }
+        self.readers.have_got_all(count, self.channels);
     }
 }
 

@@ -12,14 +12,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deployment::cluster::Cluster;
 use deployment::sentinel::{NAME, Watched};
 use deployment::until;
 use support_process::node::{Node, Setup};
-use support_process::reader::{Reader, Received};
+use support_process::reader::Readers;
 use support_process::within;
 
 const MASTERS: usize = 3;
@@ -157,7 +156,7 @@ struct World<D> {
     addresses: Vec<String>,
     node: Node,
     runtime: tokio::runtime::Runtime,
-    received: Vec<(u64, Arc<Mutex<Received>>)>,
+    readers: Readers,
     /// See [`Backend`].
     replicated: AtomicBool,
 }
@@ -174,27 +173,9 @@ impl<D: Sync> World<D> {
         let settings = format!("[engine]\ntype = \"redis\"\n[engine.redis]\n{redis}\n{NAMESPACE}");
         let node = Setup::new().settings(&settings).start();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let received = (0..SESSIONS).map(|number| {
-            let (channel, received) = (number % CHANNELS, Arc::<Mutex<Received>>::default());
-            runtime.spawn(Reader::new(format!("kept:{channel}"), Arc::clone(&received)).run(node.tcp));
-            (channel, received)
-        });
-        let received = received.collect();
+        let readers = Readers::start(&runtime, node.tcp, SESSIONS, CHANNELS);
         let replicated = AtomicBool::new(false);
-        let world = Self { servers, addresses, node, runtime, received, replicated };
-        world.until("everybody has subscribed", |received, _| received.subscribed > 0);
-        world
-    }
-
-    fn until(&self, what: &str, holds: impl Fn(&Received, u64) -> bool) {
-        within(LIMIT, what, || {
-            let all = self.received.iter().all(|(channel, received)| {
-                let received = received.lock().unwrap();
-                assert_eq!(received.wrong, None, "{what}");
-                holds(&received, *channel)
-            });
-            all.then_some(())
-        });
+        Self { servers, addresses, node, runtime, readers, replicated }
     }
 
     /// Publishes so many a second while something else happens, at least until that has ended, and holds everybody to
@@ -222,16 +203,7 @@ impl<D: Sync> World<D> {
                 pause(Duration::from_secs_f64(count as f64 / rate as f64).saturating_sub(started.elapsed()));
             }
         });
-        let expected: BTreeMap<u64, Vec<u64>> =
-            (0..CHANNELS).map(|channel| (channel, (0..count).filter(|n| n % CHANNELS == channel).collect())).collect();
-        self.until("everything has come", |received, channel| received.numbers.len() >= expected[&channel].len());
-        for (channel, received) in &self.received {
-            assert_eq!(
-                received.lock().unwrap().numbers,
-                expected[channel],
-                "channel {channel}: once each, and in order"
-            );
-        }
+        self.readers.have_got_all(count, CHANNELS);
         assert_eq!(self.node.metrics().sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
         backend.refused
     }

@@ -252,7 +252,11 @@ end
 -- The node is believed to live for ttl seconds more. Changes: `+ <client> <value>`, `- <client>`, and `!` for "all of mine are
 -- gone". Without changes it says that the node still lives.
 local function push_presence_update(keys, args)
-  local base, node, ttl = prefix(keys[1]), args[1], tonumber(args[2])
+  local ttl, wrong = number(args[2], 'ttl', 1)
+  if #keys ~= 1 or not ttl then
+    return fail(wrong or 'push_presence_update takes one key (push:<channel>), a node, a ttl and changes')
+  end
+  local base, node = prefix(keys[1]), args[1]
   local moves = presence_misplaced(base)
   if moves then
     return moves
@@ -298,18 +302,30 @@ local function push_presence_update(keys, args)
   return { clients, take_out(base, seconds) }
 end
 
--- push_presence <key> <limit> -> the number of clients, { client, value ... }, which is empty where there are more than limit.
-local function push_presence(keys, args)
-  local base, seconds = prefix(keys[1]), now()
+-- Where a channel's presence lies, the hashes of nodes that live, and the number of clients in them; an error in the place of all.
+local function attendance(key)
+  local base, seconds = prefix(key), now()
   local moves = presence_misplaced(base)
   if moves then
-    return moves
+    return nil, moves
   end
   take_out(base, seconds)
-  local hashes, clients = living(base, seconds)
+  return base, living(base, seconds)
+end
+
+-- push_presence <key> <limit> -> the number of clients, { client, value ... }, which is empty where there are more than limit.
+local function push_presence(keys, args)
+  local limit, wrong = number(args[1], 'limit', 0)
+  if #keys ~= 1 or not limit then
+    return fail(wrong or 'push_presence takes one key (push:<channel>) and a limit')
+  end
+  local base, found, clients = attendance(keys[1])
+  if not base then
+    return found
+  end
   local entries = {}
-  if clients <= tonumber(args[1]) then
-    for _, hash in ipairs(hashes) do
+  if clients <= limit then
+    for _, hash in ipairs(found) do
       for _, word in ipairs(redis.call('HGETALL', hash)) do
         entries[#entries + 1] = word
       end
@@ -320,13 +336,13 @@ end
 
 -- push_presence_stats <key> -> clients, users.
 local function push_presence_stats(keys)
-  local base, seconds = prefix(keys[1]), now()
-  local moves = presence_misplaced(base)
-  if moves then
-    return moves
+  if #keys ~= 1 then
+    return fail('push_presence_stats takes one key (push:<channel>)')
   end
-  take_out(base, seconds)
-  local _, clients = living(base, seconds)
+  local base, found, clients = attendance(keys[1])
+  if not base then
+    return found
+  end
   -- Users of nodes that are gone count until they are taken out.
   return { clients, math.min(clients, redis.call('HLEN', base .. ':users')) }
 end

@@ -190,6 +190,25 @@ async fn a_server_without_functions_runs_scripts_for_presence_too() {
     assert_eq!(ids(&broker.presence(&channel, 1).await.unwrap()), BTreeSet::from(["a"]));
 }
 
+#[tokio::test]
+async fn what_a_backend_asks_wrongly_is_said() {
+    let server = Server::start().await;
+    let (broker, _) = start(quick(&server), 1);
+    healthy(&broker).await;
+    let mut client = server.client().await;
+    for (command, why) in [
+        ("FCALL push_presence 1 push:room", "limit must be a whole number from 0 on"),
+        ("FCALL push_presence 1 push:room many", "limit must be a whole number from 0 on"),
+        ("FCALL push_presence 2 push:room push:other 10", "one key"),
+        ("FCALL push_presence_stats 0", "one key"),
+        ("FCALL push_presence_update 1 push:room node", "ttl must be a whole number from 1 on"),
+    ] {
+        let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let BytesFrame::Error(error) = client.call(&words).await else { panic!("{command} is no error") };
+        assert!(error.starts_with("ERR ") && error.contains(why), "{command}: {error}");
+    }
+}
+
 /// 100,000 clients of 100,000 users on 20 nodes. Redis' own clock says what the questions cost it.
 #[tokio::test]
 async fn a_large_channel_is_counted_without_being_read_and_its_list_is_refused() {

@@ -8,6 +8,12 @@ use prost::Message;
 use tidegate_protocol::codec::delimited::{Delimited, split_delimited};
 use tidegate_protocol::message::{Command, ConnectRequest, Publication, Reply, SubscribeRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
+
+use super::within;
+
+/// How long everything may take to come.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a session has received: the numbers of its publications, and what went wrong.
 #[derive(Debug, Default)]
@@ -17,6 +23,49 @@ pub struct Received {
     /// How often it was subscribed.
     pub subscribed: usize,
     pub wrong: Option<String>,
+}
+
+/// Readers of `kept:0`, `kept:1` and so on, each of one channel.
+pub struct Readers(Vec<(u64, Arc<Mutex<Received>>)>);
+
+impl Readers {
+    /// So many of them, spread over so many channels; waits until all have subscribed.
+    pub fn start(runtime: &Runtime, address: SocketAddr, sessions: u64, channels: u64) -> Self {
+        let readers = (0..sessions).map(|number| {
+            let (channel, received) = (number % channels, Arc::<Mutex<Received>>::default());
+            runtime.spawn(Reader::new(format!("kept:{channel}"), Arc::clone(&received)).run(address));
+            (channel, received)
+        });
+        let readers = Self(readers.collect());
+        readers.until("everybody has subscribed", |received, _| received.subscribed > 0);
+        readers
+    }
+
+    /// Waits until something holds of every reader and its channel. Fails where one has met with something wrong.
+    pub fn until(&self, what: &str, holds: impl Fn(&Received, u64) -> bool) {
+        within(LIMIT, what, || {
+            let all = self.0.iter().all(|(channel, received)| {
+                let received = received.lock().unwrap();
+                assert_eq!(received.wrong, None, "{what}");
+                holds(&received, *channel)
+            });
+            all.then_some(())
+        });
+    }
+
+    /// Waits until everything has come of the numbers below `count`, which went to the channels in turn, and holds each reader to
+    /// have got those of its channel once and in order.
+    pub fn have_got_all(&self, count: u64, channels: u64) {
+        let of = |channel: u64| (channel..count).step_by(channels as usize);
+        self.until("everything has come", |received, channel| received.numbers.len() >= of(channel).count());
+        for (channel, received) in &self.0 {
+            let numbers = &received.lock().unwrap().numbers;
+            assert!(
+                numbers.iter().copied().eq(of(*channel)),
+                "channel {channel}: once each, and in order: {numbers:?}"
+            );
+        }
+    }
 }
 
 /// A client as an SDK is one: it remembers where it is, and when its subscription ends it subscribes again from there.
