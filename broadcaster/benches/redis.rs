@@ -1,4 +1,4 @@
-//! What a publish with history costs beside a plain one, in round trips to the same Redis, in turns:
+//! What a publish with history costs beside a plain one, in round trips to the same Redis, in turns; and what Redis keeps:
 //! `cargo bench -p tidegate-broadcaster --bench redis`. Starts a `redis-server` of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 #![allow(clippy::print_stdout, missing_docs, reason = "it prints its figures")]
@@ -55,6 +55,66 @@ async fn through(broker: &RedisBroker, retention: Option<Retention>, took: &mut 
     }
 }
 
+/// Publications, and clients in presence, of which Redis' memory is measured.
+const KEPT_BY_REDIS: usize = 100_000;
+
+async fn used(client: &mut Client) -> f64 {
+    let BytesFrame::BulkString(info) = client.words("INFO memory").await else { panic!("a text") };
+    let text = String::from_utf8_lossy(&info).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("it says so");
+    line.parse().expect("a number")
+}
+
+/// Publishes so many, one after the other, into so many channels that keep `size` each.
+async fn fill(client: &mut Client, name: &str, publications: usize, channels: usize, size: usize) {
+    let size = size.to_string();
+    for number in 0..publications {
+        let key = format!("push:{name}{}", number % channels);
+        let words: [&[u8]; 9] =
+            [b"FCALL", b"push_publish", b"1", key.as_bytes(), &PAYLOAD, b"size", size.as_bytes(), b"ttl", b"3000"];
+        client.call(&words).await;
+    }
+}
+
+/// Lets clients into a channel, each with a user of its own or all without.
+async fn attend(client: &mut Client, channel: &str, users: bool) {
+    let ids: Vec<usize> = (0..KEPT_BY_REDIS).collect();
+    for some in ids.chunks(500) {
+        let mut words: Vec<Vec<u8>> =
+            ["FCALL", "push_presence_update", "1", channel, "node", "3000"].map(|word| word.as_bytes().to_vec()).into();
+        for id in some {
+            let user = if users { format!("9:user{id:05}") } else { "0:".to_owned() };
+            // As long as a client's id is.
+            words.extend(["+".to_owned(), format!("{id:036}"), user].map(Into::into));
+        }
+        client.call(&words.iter().map(Vec::as_slice).collect::<Vec<_>>()).await;
+    }
+}
+
+/// What Redis keeps for each of them, without the payloads.
+async fn memory(client: &mut Client) {
+    println!();
+    let mut before = used(client).await;
+    let mut tell = |what: &str, now: f64, count: usize, payload: usize| {
+        println!("{what:48} {:>8.0} bytes", (now - before) / count as f64 - payload as f64);
+        before = now;
+    };
+    for (what, publications, channels) in [
+        ("a publication in one history of 100,000", KEPT_BY_REDIS, 1),
+        ("a publication in 1,000 histories of 100", KEPT_BY_REDIS, 1000),
+        ("a channel with one publication", 20_000, 20_000),
+    ] {
+        fill(client, &format!("memory-{channels}-"), publications, channels, publications / channels).await;
+        tell(what, used(client).await, publications, PAYLOAD.len());
+    }
+    for (what, channel, users) in
+        [("a client in presence with a user of its own", "push:own", true), ("an anonymous one", "push:none", false)]
+    {
+        attend(client, channel, users).await;
+        tell(what, used(client).await, KEPT_BY_REDIS, 0);
+    }
+}
+
 #[tokio::main(worker_threads = 1)]
 async fn main() {
     let server = Server::start().await;
@@ -92,4 +152,5 @@ async fn main() {
     for line in String::from_utf8_lossy(&stats).lines().filter(|line| line.contains("fcall")) {
         println!("{} publishes with history: {line}", 2 * ROUNDS * CALLS);
     }
+    memory(&mut client).await;
 }
