@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::BytesMut;
 
-use super::link::{Link, READ_BUFFER};
+use super::link::Link;
 use super::settings::Endpoint;
 use super::wire::{Item, Parsed, command, parse};
 use super::{RedisBroker, RedisSettings};
@@ -21,15 +21,12 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Decodes and routes `bytes`, in pieces as large as one read.
+    /// Decodes and routes `bytes`, in as many reads as they take.
     ///
     /// # Errors
     /// Bytes that no Redis sends.
     pub fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(READ_BUFFER) {
-            self.link.feed(piece).map_err(|lost| io::Error::new(io::ErrorKind::InvalidData, lost.to_string()))?;
-        }
-        Ok(())
+        self.link.feed(bytes).map_err(|lost| io::Error::new(io::ErrorKind::InvalidData, lost.to_string()))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::publication::Channel;
 use crate::stats::{GapReason, add};
 
 /// The size of the read buffer, in bytes. Only a payload that does not fit makes it grow, for as long as it takes.
-pub(super) const READ_BUFFER: usize = 64 * 1024;
+const READ_BUFFER: usize = 64 * 1024;
 
 /// A read with less space than this is not worth its system call, in bytes.
 const MIN_READ: usize = 16 * 1024;
@@ -320,12 +320,18 @@ impl<'a> Link<'a> {
         self.write_commands();
     }
 
-    /// What a read does with the bytes that it got.
+    /// What the reads do that it takes for these bytes: each gets what there is space for.
     #[cfg(feature = "internals")]
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        self.make_space();
-        self.input.extend_from_slice(bytes);
-        self.take_input()
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Lost> {
+        while !bytes.is_empty() {
+            self.make_space();
+            let space = self.input.capacity() - self.input.len();
+            let (read, rest) = bytes.split_at(space.min(bytes.len()));
+            self.input.extend_from_slice(read);
+            self.take_input()?;
+            bytes = rest;
+        }
+        Ok(())
     }
 
     /// Drops what has arrived of an unwanted payload. Answers whether nothing else has arrived.

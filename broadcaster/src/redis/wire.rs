@@ -13,6 +13,9 @@ use bytes::{BufMut, BytesMut};
 /// The longest line (length, status, error) that is accepted, in bytes without its end.
 const MAX_LINE: usize = 8 * 1024;
 
+/// The most digits of a number that is accepted: as many as 64 bits can have.
+const MAX_DIGITS: usize = 20;
+
 /// The longest channel name that is accepted, in bytes. Only names that were subscribed come back, so this is a guard
 /// against a stream that is out of step, not a setting.
 const MAX_NAME: u64 = 64 * 1024;
@@ -174,47 +177,62 @@ impl Reader<'_> {
         }
     }
 
-    /// A line that starts with `kind` and holds a number that is not negative.
+    /// A line that starts with `kind` and holds a number that is not negative. Four of them stand in every message, so
+    /// it is read in one pass.
     fn number(&mut self, kind: u8) -> Result<u64, Stop> {
-        let line = self.line(kind)?;
-        let digits = &self.bytes[line];
-        if digits.is_empty() {
-            return bad("a number without digits");
-        }
+        let start = self.kind(kind)?;
         let mut number: u64 = 0;
-        for digit in digits {
-            let value = match digit {
-                b'0'..=b'9' => u64::from(digit - b'0'),
-                _ => return bad("a number with something else than digits"),
-            };
-            match number.checked_mul(10).and_then(|n| n.checked_add(value)) {
-                Some(next) => number = next,
-                None => return bad("a number beyond 64 bits"),
+        let mut at = start;
+        loop {
+            match self.bytes.get(at) {
+                Some(digit @ b'0'..=b'9') if at - start < MAX_DIGITS => {
+                    let value = u64::from(digit - b'0');
+                    match number.checked_mul(10).and_then(|n| n.checked_add(value)) {
+                        Some(next) => number = next,
+                        None => return bad("a number beyond 64 bits"),
+                    }
+                    at += 1;
+                }
+                Some(b'0'..=b'9') => return bad("a number beyond 64 bits"),
+                Some(b'\r') if at == start => return bad("a number without digits"),
+                Some(b'\r') => break,
+                Some(_) => return bad("a number with something else than digits"),
+                None => return Err(Stop::More(at + 1)),
             }
         }
+        self.at = self.end_of_line(at)?;
         Ok(number)
     }
 
     /// A line that starts with `kind`, without that and without its end.
     fn line(&mut self, kind: u8) -> Result<Range<usize>, Stop> {
-        match self.bytes.get(self.at) {
-            None => return Err(Stop::More(self.at + 1)),
-            Some(first) if *first == kind => {}
-            Some(_) => return bad("another type than expected"),
-        }
-        let start = self.at + 1;
+        let start = self.kind(kind)?;
         let rest = &self.bytes[start..];
         match rest.iter().take(MAX_LINE + 1).position(|byte| *byte == b'\r') {
-            Some(length) => match rest.get(length + 1) {
-                None => Err(Stop::More(start + length + 2)),
-                Some(b'\n') => {
-                    self.at = start + length + 2;
-                    Ok(start..start + length)
-                }
-                Some(_) => bad("a carriage return inside a line"),
-            },
+            Some(length) => {
+                self.at = self.end_of_line(start + length)?;
+                Ok(start..start + length)
+            }
             None if rest.len() > MAX_LINE => bad("a line beyond its bound"),
             None => Err(Stop::More(self.bytes.len() + 1)),
+        }
+    }
+
+    /// The place behind the byte that says what a line holds.
+    fn kind(&self, kind: u8) -> Result<usize, Stop> {
+        match self.bytes.get(self.at) {
+            None => Err(Stop::More(self.at + 1)),
+            Some(first) if *first == kind => Ok(self.at + 1),
+            Some(_) => bad("another type than expected"),
+        }
+    }
+
+    /// The place behind the end of a line whose carriage return is at `at`.
+    fn end_of_line(&self, at: usize) -> Result<usize, Stop> {
+        match self.bytes.get(at + 1) {
+            None => Err(Stop::More(at + 2)),
+            Some(b'\n') => Ok(at + 2),
+            Some(_) => bad("a carriage return inside a line"),
         }
     }
 }
@@ -250,7 +268,7 @@ pub(crate) fn channels_command<'a>(
 
 fn header(out: &mut BytesMut, kind: u8, number: usize) {
     out.put_u8(kind);
-    let mut digits = [0; 20]; // as many as 64 bits can have
+    let mut digits = [0; MAX_DIGITS];
     let mut start = digits.len();
     let mut rest = number;
     loop {
@@ -333,6 +351,9 @@ mod tests {
             b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$\r\n",
             b"*3\r\n$7\r\nmessage\r\n$1\r\nab\r\n",
             b"*4\r\n$8\r\npmessage\r\n",
+            b"*12\r3\n",
+            b"*12x",
+            b"*000000000000000000000", // longer than any number, and no end yet
             b"+a\rb\r\n",
         ] {
             assert!(parse(bytes, MAX).is_err(), "{:?}", String::from_utf8_lossy(bytes));
