@@ -49,7 +49,7 @@ CHECKS = [
 ]  # fmt: skip
 
 STEPS = [
-    Step("tools", "a C compiler, Redis, promtool and valgrind", ["tests/install", "tools"], 900),
+    Step("tools", "compilers, Redis, promtool, strace and valgrind", ["tests/install", "tools"], 900),
     Step("rust", "the Rust tests of all crates", cargo_test(), 1800),
     Step("fuzz", "a short fuzz run of the decoders", ["protocol/fuzz/run", "10"], 900),
     Step("conformance", "WebSocket conformance", ["protocol/conformance/run"], 1300),

@@ -18,26 +18,14 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use rustix::process::Signal;
 use serde_json::Value;
-use support_process::node::{API_KEY, Node, Setup};
+use support_process::kept::{history, settings, start};
+use support_process::node::{API_KEY, Setup};
 use support_process::{DEADLINE, Directory, eventually};
 use tidegate_protocol::codec::delimited::{Delimited, split_delimited};
 use tidegate_protocol::message::{Command, ConnectRequest, Publication, Reply, SubscribeRequest};
 
 /// Each has one publisher and one subscriber.
 const CHANNELS: [&str; 3] = ["kept:a", "kept:b", "kept:c"];
-
-fn settings(log: &Directory, more: &str) -> String {
-    let path = log.0.to_str().unwrap();
-    format!(
-        "[embedded]\npath = {path:?}\n{more}\n[[channel.namespaces]]\nname = \"kept\"\nhistory_size = 1000000\n\
-         history_ttl = \"1h\"\nforce_recovery = true\nallow_subscribe_for_client = true\n\
-         allow_subscribe_for_anonymous = true\n[client]\nrecovery_max_publication_limit = 100000\n"
-    )
-}
-
-fn start(log: &Directory, more: &str) -> Node {
-    Setup::new().settings(&settings(log, more)).start()
-}
 
 /// A backend on a connection of its own. Publishes numbers, each once.
 struct Backend(BufReader<TcpStream>);
@@ -160,15 +148,6 @@ fn note(received: &mut Received, publication: &Publication) {
     }
 }
 
-/// The history of a channel: its epoch, and offsets with numbers.
-fn history(node: &Node, channel: &str) -> (String, Vec<(u64, u64)>) {
-    let answer = node.api("history", &format!(r#"{{"channel":"{channel}","limit":-1}}"#));
-    let result = &answer["result"];
-    let publications = result["publications"].as_array().into_iter().flatten();
-    let publications = publications.map(|each| (each["offset"].as_u64().unwrap(), each["data"].as_u64().unwrap()));
-    (result["epoch"].as_str().unwrap_or_default().to_owned(), publications.collect())
-}
-
 /// Numbers from a seed (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
 struct Random(u64);
 
@@ -268,41 +247,6 @@ fn nothing_that_was_acknowledged_is_lost_under_always() {
 #[test]
 fn a_kill_of_the_process_loses_nothing_under_interval_either() {
     kill_again_and_again(number("HISTORY_KILLS").unwrap_or(20) / 4, "fsync = \"interval\"\nsegment_size = \"64KiB\"");
-}
-
-#[test]
-fn a_full_disk_refuses_what_is_to_be_kept_and_the_node_goes_on() {
-    for fsync in ["always", "interval", "never"] {
-        let log = Directory::new();
-        let setup = || Setup::new().settings(&settings(&log, &format!("fsync = {fsync:?}")));
-        let mut node = setup().survives_file_limit().start();
-        let publish = |node: &Node, number: u64| {
-            node.api("publish", &format!(r#"{{"channel":"kept:a","data":{number}}}"#))["error"].is_null()
-        };
-        assert!(publish(&node, 1));
-        node.limit_files(Some(0));
-        assert!(!publish(&node, 2), "{fsync}: it cannot be kept");
-        assert!(!publish(&node, 3), "{fsync}");
-        let (status, detail) = node.wait_for_check(DEADLINE, "broker", "degraded");
-        assert!(status == 200 && detail.contains("cannot be written"), "{detail}");
-        let plain = node.api("publish", r#"{"channel":"news","data":1}"#);
-        assert!(plain["error"].is_null(), "what is not kept goes on: {plain}");
-        assert!(node.metrics().sum("tidegate_history_log_errors_total", &[]) > 0);
-        assert!(node.metrics().sum("tidegate_history_log_refused_total", &[]) > 0);
-        assert_eq!(node.all_logged("the history's log cannot be written").len(), 1, "told once");
-
-        node.limit_files(None);
-        node.wait_for_check(DEADLINE, "broker", "ok");
-        assert!(publish(&node, 4), "{fsync}");
-        // The second was under way when the disk was full: it was refused, and may be written all the same.
-        let (epoch, found) = history(&node, "kept:a");
-        let numbers: Vec<_> = found.iter().map(|(_, number)| *number).collect();
-        assert!(numbers == [1, 2, 4] || numbers == [1, 4], "{fsync}: {numbers:?}");
-        node.signal(Signal::KILL);
-        node.wait(DEADLINE);
-        let node = setup().start();
-        assert_eq!(history(&node, "kept:a"), (epoch, found), "{fsync}");
-    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! - [`redis`]: a `redis-server` of the test's own, and a client for it that shares no code with the gateway;
 //! - [`client`]: clients of the gateway on WebSocket (JSON, Protobuf) and raw TCP;
 //! - [`reader`]: a client that recovers what it has missed;
+//! - [`kept`]: a node without Redis that keeps histories;
+//! - [`strace`]: a disk that fails;
 //! - [`http`]: requests, and the page of metrics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a test that fails shows the node's log")]
@@ -11,9 +13,11 @@
 
 pub mod client;
 pub mod http;
+pub mod kept;
 pub mod node;
 pub mod reader;
 pub mod redis;
+pub mod strace;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

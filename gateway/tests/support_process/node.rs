@@ -212,6 +212,11 @@ impl Node {
         post(self.http, &format!("/api/{method}"), header.as_slice(), body.as_bytes())
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

@@ -47,6 +47,14 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes back what was appended beyond `length`, because a sync has failed: the kernel may have dropped it, and what
+    /// stands there in its place would be told as damage at the next start. Where this fails too, it is.
+    pub(super) fn take_back(&mut self, length: u64) {
+        if self.file.set_len(length).is_ok() {
+            self.length = length;
+        }
+    }
+
     /// Bytes of the file.
     pub(super) fn length(&self) -> u64 {
         self.length

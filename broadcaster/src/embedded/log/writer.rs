@@ -178,12 +178,16 @@ impl Writer {
         if self.is_lost {
             self.roll()?;
         }
+        let synced_length = self.segment.length();
         self.segment.append(&mut batch.block)?;
         self.outside.stats.written_bytes.fetch_add(batch.block.len() as u64, Relaxed);
         match self.place.settings.fsync {
             Fsync::Always => {
                 let synced = sync(self.segment.file(), &self.outside.stats);
-                self.is_lost = synced.is_err();
+                if synced.is_err() {
+                    self.is_lost = true;
+                    self.segment.take_back(synced_length);
+                }
                 synced
             }
             Fsync::Interval(_) | Fsync::Never => {
