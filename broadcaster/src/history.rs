@@ -113,6 +113,7 @@ mod tests {
                 info: None,
                 tags: Default::default(),
                 delta: false,
+                is_late: false,
                 received: Instant::now(),
             })
         };

@@ -23,6 +23,7 @@ impl Publication {
             info: Some(info),
             tags: BTreeMap::new(),
             delta: false,
+            is_late: false,
             received,
         }
     }
@@ -75,6 +76,8 @@ pub struct Publication {
     pub tags: BTreeMap<String, String>,
     /// It may be sent as a delta to the publication before, to those who asked for that.
     pub delta: bool,
+    /// When it came, it was older than [`crate::redis::RedisSettings::max_time_lag`].
+    pub is_late: bool,
     /// When the node received it: where the publish-to-socket latency starts.
     pub received: Instant,
 }

@@ -82,10 +82,15 @@ struct World {
 
 impl World {
     fn new(options: &[&str], sessions: u64, channels: u64) -> Self {
+        Self::with(options, "", sessions, channels)
+    }
+
+    /// With further settings of clients.
+    fn with(options: &[&str], client: &str, sessions: u64, channels: u64) -> Self {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
         let redis = Redis::start_with(options);
-        let node = Setup::new().redis(&redis.url()).settings(SETTINGS).start();
+        let node = Setup::new().redis(&redis.url()).settings(&format!("{SETTINGS}{client}")).start();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let readers = Readers::start(&runtime, node.tcp, sessions, channels);
         Self { redis, node, runtime, readers, channels }
@@ -167,6 +172,27 @@ fn redis_cuts_a_node_that_reads_too_slowly() {
     assert!(cuts > 0, "Redis has cut it");
     let metrics = world.node.metrics();
     assert!(metrics.sum("tidegate_broker_gaps_total", &[]) > 0, "Redis has cut it");
+    assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
+    world.runtime.shutdown_background();
+}
+
+#[test]
+fn a_node_that_lags_behind_redis_has_its_clients_recover() {
+    let mut world = World::with(&[], "channel_position_max_time_lag = \"400ms\"\n", 200, 20);
+    let mut steps = 0;
+    // For a second it stands still, while Redis takes a thousand publishes and the sockets hold them.
+    world.publish(3_000, 1_000, 100, 500, |world| {
+        steps += 1;
+        match steps {
+            1 => world.node.signal(Signal::STOP),
+            3 => world.node.signal(Signal::CONT),
+            _ => {}
+        }
+    });
+    let metrics = world.node.metrics();
+    assert!(metrics.sum("tidegate_channel_gaps_total", &["reason=\"time_lag\""]) > 0, "what came was old");
+    assert_eq!(metrics.sum("tidegate_channel_gaps_total", &["reason=\"offset\""]), 0, "and complete");
+    assert!(metrics.sum("tidegate_recoveries_total", &["outcome=\"recovered\""]) > 0);
     assert_eq!(metrics.sum("tidegate_recoveries_total", &["outcome=\"missed\""]), 0);
     world.runtime.shutdown_background();
 }

@@ -137,7 +137,7 @@ impl EmbeddedBroker {
         let publication = |offset, epoch| {
             let (channel, info) = (Channel::clone(&channel), info.map(Arc::new));
             let kind = PushKind::Publication;
-            Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received })
+            Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, is_late: false, received })
         };
         let (published, ticket, now) = match retention {
             None => {

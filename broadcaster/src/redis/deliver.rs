@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::channels::{Confirmed, Dropped};
 use super::subscriber::Subscriber;
 use crate::broker::BrokerError;
 use crate::dispatch::Burst;
-use crate::envelope;
+use crate::envelope::{self, Place};
 use crate::inbox::Event;
 use crate::interest::ShardSet;
 use crate::publication::{Channel, Payload, Publication};
@@ -39,6 +39,7 @@ impl Subscriber {
                 kind: content.kind,
                 payload: Payload::new(content.data),
                 delta: content.place.as_ref().is_some_and(|place| place.delta),
+                is_late: content.place.as_ref().is_some_and(|place| self.is_late(place)),
                 offset: content.place.as_ref().map_or(0, |place| place.offset),
                 epoch: content.place.map_or_else(|| Arc::clone(&self.epoch), |place| place.epoch),
                 info: content.info.map(Arc::new),
@@ -51,6 +52,15 @@ impl Subscriber {
                 None
             }
         });
+    }
+
+    /// Whether Redis took the message longer ago than a subscription with a position may lag behind.
+    fn is_late(&self, place: &Place) -> bool {
+        self.settings.max_time_lag.is_some_and(|most| {
+            let taken = UNIX_EPOCH + Duration::from_millis(place.unix_ms);
+            // One from the future is not late: the clocks differ.
+            SystemTime::now().duration_since(taken).is_ok_and(|age| age > most)
+        })
     }
 
     /// A message is skipped because of its size.

@@ -217,6 +217,7 @@ pub(crate) fn history(channel: &Channel, answer: Value) -> Result<History, Broke
             info: info.map(Arc::new),
             tags: BTreeMap::from_iter(tags),
             delta: false,
+            is_late: false,
             received,
         }));
     }

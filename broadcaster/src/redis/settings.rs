@@ -55,6 +55,9 @@ pub struct RedisSettings {
     pub subscribe_batch: usize,
     /// The number of publishes that may wait; more are refused. Default 8192.
     pub max_queued_publishes: usize,
+    /// The age, by Redis' clock and this machine's, above which a publication of a history is late when it comes
+    /// ([`crate::Publication::is_late`]). Default none: their age is not looked at.
+    pub max_time_lag: Option<Duration>,
     /// How long the clients of a node count as present after it was last heard of. Default 60 s; whole seconds.
     pub presence_ttl: Duration,
     /// How often a node says of a channel with presence that it lives; well below [`RedisSettings::presence_ttl`]. Default 27 s.
@@ -123,6 +126,7 @@ impl RedisSettings {
             grace: Duration::from_secs(1),
             subscribe_batch: 512,
             max_queued_publishes: 8192,
+            max_time_lag: None,
             presence_ttl: Duration::from_secs(60),
             presence_update_interval: Duration::from_secs(27),
         }

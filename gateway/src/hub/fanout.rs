@@ -152,6 +152,7 @@ mod tests {
             info: None,
             tags: Default::default(),
             delta: false,
+            is_late: false,
             received: Instant::now(),
         })
     }

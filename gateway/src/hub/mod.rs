@@ -15,7 +15,7 @@ pub mod stream;
 
 use std::collections::HashMap;
 
-use tidegate_broadcaster::{Attendance, Channel};
+use tidegate_broadcaster::{Attendance, Channel, Publication};
 use tidegate_protocol::filter::Filter;
 
 use crate::config::QueuePolicy;
@@ -385,9 +385,11 @@ impl Hub {
     }
 
     /// A publication has come for the channel.
-    pub fn arrive(&mut self, id: ChannelId, offset: u64, epoch: &str) -> Arrival {
+    pub fn arrive(&mut self, id: ChannelId, publication: &Publication) -> Arrival {
         match self.stream(id) {
-            Some(stream) if offset > 0 => stream.arrive(offset, epoch),
+            Some(stream) if publication.offset > 0 => {
+                stream.arrive(publication.offset, &publication.epoch, publication.is_late)
+            }
             _ => Arrival::InOrder,
         }
     }

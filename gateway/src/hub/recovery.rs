@@ -211,6 +211,7 @@ mod tests {
             info: None,
             tags: Default::default(),
             delta: false,
+            is_late: false,
             received: Instant::now(),
         })
     }

@@ -31,11 +31,13 @@ pub enum Reason {
     Epoch,
     /// The broker is further than the last publication that came.
     Check,
+    /// A publication came too long after it was published (`client.channel_position_max_time_lag`).
+    Lag,
 }
 
 impl Reason {
     /// Every reason, in the order of [`crate::shard::stats::ShardStats::gaps`].
-    pub const ALL: [Self; 3] = [Self::Offset, Self::Epoch, Self::Check];
+    pub const ALL: [Self; 4] = [Self::Offset, Self::Epoch, Self::Check, Self::Lag];
 
     /// The `reason` label of metrics.
     pub fn label(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Reason {
             Self::Offset => "offset",
             Self::Epoch => "epoch",
             Self::Check => "position_check",
+            Self::Lag => "time_lag",
         }
     }
 }
@@ -108,8 +111,8 @@ impl Stream {
         &self.epoch
     }
 
-    /// A publication has come.
-    pub fn arrive(&mut self, offset: u64, epoch: &str) -> Arrival {
+    /// A publication has come. One that is late counts where it is news to somebody.
+    pub fn arrive(&mut self, offset: u64, epoch: &str, is_late: bool) -> Arrival {
         if *epoch != *self.epoch {
             return Arrival::Gap(Reason::Epoch);
         }
@@ -119,7 +122,12 @@ impl Stream {
         // What was published before watching began may still be on its way, or some of it: everybody has it from the history.
         let known = self.known();
         self.seen = Some(offset);
-        if offset <= known + 1 { Arrival::InOrder } else { Arrival::Gap(Reason::Offset) }
+        match offset.checked_sub(known + 1) {
+            None => Arrival::InOrder,
+            Some(0) if !is_late => Arrival::InOrder,
+            Some(0) => Arrival::Gap(Reason::Lag),
+            Some(_) => Arrival::Gap(Reason::Offset),
+        }
     }
 
     /// Whether everything up to the broker's position has come.
@@ -188,13 +196,13 @@ mod tests {
     #[test]
     fn what_is_not_the_next_one_is_a_gap_or_came_before() {
         let mut stream = stream(5);
-        assert_eq!(stream.arrive(3, "e"), Arrival::InOrder, "published before watching began");
-        assert_eq!(stream.arrive(5, "e"), Arrival::InOrder, "and so was what is missing in between");
-        assert_eq!(stream.arrive(5, "e"), Arrival::Again);
-        assert_eq!(stream.arrive(6, "e"), Arrival::InOrder);
-        assert_eq!(stream.arrive(8, "e"), Arrival::Gap(Reason::Offset));
-        assert_eq!(stream.arrive(9, "e"), Arrival::InOrder, "a gap is told once");
-        assert_eq!(stream.arrive(10, "f"), Arrival::Gap(Reason::Epoch));
+        assert_eq!(stream.arrive(3, "e", false), Arrival::InOrder, "published before watching began");
+        assert_eq!(stream.arrive(5, "e", false), Arrival::InOrder, "and so was what is missing in between");
+        assert_eq!(stream.arrive(5, "e", false), Arrival::Again);
+        assert_eq!(stream.arrive(6, "e", false), Arrival::InOrder);
+        assert_eq!(stream.arrive(8, "e", false), Arrival::Gap(Reason::Offset));
+        assert_eq!(stream.arrive(9, "e", false), Arrival::InOrder, "a gap is told once");
+        assert_eq!(stream.arrive(10, "f", false), Arrival::Gap(Reason::Epoch));
     }
 
     #[test]
@@ -202,15 +210,25 @@ mod tests {
         let mut stream = stream(9);
         stream.join(1, 9);
         stream.join(2, 5);
-        assert_eq!(stream.arrive(5, "e"), Arrival::InOrder);
-        assert_eq!(stream.arrive(7, "e"), Arrival::Gap(Reason::Offset));
+        assert_eq!(stream.arrive(5, "e", false), Arrival::InOrder);
+        assert_eq!(stream.arrive(7, "e", false), Arrival::Gap(Reason::Offset));
+    }
+
+    #[test]
+    fn a_late_one_is_a_gap_where_it_is_news() {
+        let mut stream = stream(5);
+        assert_eq!(stream.arrive(5, "e", true), Arrival::InOrder, "everybody has it from the history");
+        assert_eq!(stream.arrive(6, "e", true), Arrival::Gap(Reason::Lag));
+        assert_eq!(stream.arrive(6, "e", true), Arrival::Again);
+        assert_eq!(stream.arrive(7, "e", false), Arrival::InOrder);
+        assert_eq!(stream.arrive(9, "e", true), Arrival::Gap(Reason::Offset), "what is missing is the better reason");
     }
 
     #[test]
     fn the_first_one_may_be_a_gap_too() {
-        assert_eq!(stream(5).arrive(7, "e"), Arrival::Gap(Reason::Offset));
-        assert_eq!(stream(0).arrive(1, "e"), Arrival::InOrder);
-        assert_eq!(stream(0).arrive(2, "e"), Arrival::Gap(Reason::Offset));
+        assert_eq!(stream(5).arrive(7, "e", false), Arrival::Gap(Reason::Offset));
+        assert_eq!(stream(0).arrive(1, "e", false), Arrival::InOrder);
+        assert_eq!(stream(0).arrive(2, "e", false), Arrival::Gap(Reason::Offset));
     }
 
     #[test]
@@ -218,7 +236,7 @@ mod tests {
         let mut stream = stream(5);
         assert_eq!(stream.has_reached(&top(5, "e")), Ok(true));
         assert_eq!(stream.has_reached(&top(6, "e")), Ok(false));
-        stream.arrive(6, "e");
+        stream.arrive(6, "e", false);
         assert_eq!(stream.has_reached(&top(6, "e")), Ok(true));
         assert_eq!(stream.has_reached(&top(6, "f")), Err(Reason::Epoch));
     }

@@ -175,6 +175,7 @@ pub fn redis(config: &Config) -> Result<RedisSettings, NodeError> {
         connect_timeout: redis.connect_timeout,
         io_timeout: redis.io_timeout,
         max_payload: config.redis_publish.max_payload,
+        max_time_lag: Some(config.client.channel_position_max_time_lag).filter(|most| !most.is_zero()),
         presence_ttl: redis.presence_ttl,
         presence_update_interval: config.client.presence_update_interval,
         ..RedisSettings::with_servers(servers)

@@ -28,7 +28,7 @@ impl<S: Socket> Shard<S> {
         if publication.kind == PushKind::Publication {
             self.recoveries.note(channel, &publication);
         }
-        match self.hub.arrive(channel, publication.offset, &publication.epoch) {
+        match self.hub.arrive(channel, &publication) {
             Arrival::InOrder => {}
             Arrival::Again => {
                 self.stats.repeated.add(1);

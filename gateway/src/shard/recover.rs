@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tidegate_broadcaster::{BrokerError, Change, Channel, History, HistoryQuery, Publication};
+use tidegate_broadcaster::{BrokerError, Change, Channel, History, HistoryQuery, Position, Publication};
 use tidegate_protocol::code::{ErrorCode, UnsubscribeCode};
 use tidegate_protocol::codec::Format;
 use tidegate_protocol::message::{
@@ -95,7 +95,8 @@ impl<S: Socket> Shard<S> {
         let mut began = false;
         let stream = self.hub.watch(channel, || {
             began = true;
-            Stream::new(&history.top)
+            // Not the history's end: what came while it was read does not come again.
+            Stream::new(&Position { offset: joining.from, epoch: Arc::clone(&history.top.epoch) })
         });
         stream.join(key.index, joining.from);
         if reader.wishes.delta {

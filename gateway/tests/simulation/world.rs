@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tidegate::admission::{Admission, Caps};
 use tidegate::config::{ChannelOptions, Config, Namespace, QueuePolicy};
+use tidegate::hub::stream::Reason;
 use tidegate::node::resolve;
 use tidegate::origin::Origins;
 use tidegate::session::settings::ChannelRules;
@@ -402,6 +403,11 @@ impl World {
         let sum = stats.delivered.get() + stats.conflated.get() + dropped + stats.pending.get();
         if stats.offered.get() != sum || stats.pending.get() > 1 << 40 {
             return Err(format!("step {}: offered {}, but all together {sum}", self.step, stats.offered.get()));
+        }
+        let gaps = stats.gaps[Reason::Offset as usize].get();
+        let lost: usize = node.losses.lock().unwrap().lost.values().map(BTreeSet::len).sum();
+        if gaps > lost as u64 {
+            return Err(format!("step {}: {gaps} gaps are told where {lost} publications were lost", self.step));
         }
         Ok(())
     }

@@ -65,6 +65,7 @@ fn publication(channel: &str) -> Arc<Publication> {
         info: None,
         tags: BTreeMap::new(),
         delta: false,
+        is_late: false,
         received: Instant::now(),
     })
 }

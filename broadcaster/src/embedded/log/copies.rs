@@ -51,6 +51,7 @@ pub(super) fn publication(
         info: info.map(Arc::new),
         tags,
         delta: entry.delta,
+        is_late: false,
         received,
     })
 }

@@ -23,7 +23,18 @@ impl Fixture {
             let payload = Payload::new(format!("{offset}").into());
             let (info, tags, delta) = (None, Default::default(), false);
             let (channel, kind) = ("c".into(), PushKind::Publication);
-            Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received: now })
+            Arc::new(Publication {
+                channel,
+                kind,
+                payload,
+                offset,
+                epoch,
+                info,
+                tags,
+                delta,
+                is_late: false,
+                received: now,
+            })
         })
     }
 

@@ -21,7 +21,6 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
     ("", MAPS_WHY, &[("map_broker", "{}", "What carries map subscriptions.")]),
     ("", MAPS_WHY, &[("shared_poll", "{}", "Settings of shared poll subscriptions.")]),
     ("client", TOKENS_WHY, CLIENT_TOKENS),
-    ("client", LAG_WHY, CLIENT_HISTORY),
     ("client.token", TOKENS_WHY, TOKEN),
     ("client.subscription_token", TOKENS_WHY, &[("enabled", "false", "Subscription tokens have keys of their own.")]),
     ("client.subscription_token", TOKENS_WHY, TOKEN),
@@ -102,7 +101,6 @@ pub(super) const NOT_YET: &[(&str, &str, &[LaterRow])] = &[
 const TLS_SERVER_WHY: &str = "TLS in the gateway is not built yet: end it in a proxy in front";
 const PRESENCE_WHY: &str = "presence is kept where messages come from, in one way";
 const TOKENS_WHY: &str = "users and tokens (JWT) are not built yet";
-const LAG_WHY: &str = "the age of publications is not looked at yet";
 const PROXY_WHY: &str = "proxying events to a backend is not built yet";
 const TRANSPORT_WHY: &str = "only WebSocket and raw TCP are built yet";
 const RPC_WHY: &str = "RPC is not built yet: clients get error 108";
@@ -156,9 +154,6 @@ const CLIENT_TOKENS: &[LaterRow] = &[
     ("user_id_http_header", "\"\"", "Header of a trusted proxy that names the user."),
     ("insecure_skip_token_signature_verify", "false", "Believes tokens without checking them."),
 ];
-
-const CLIENT_HISTORY: &[LaterRow] =
-    &[("channel_position_max_time_lag", "\"0s\"", "Largest age of a delivered publication.")];
 
 const TOKEN: &[LaterRow] = &[
     ("hmac_secret_key", "\"\"", "Secret of HMAC tokens."),

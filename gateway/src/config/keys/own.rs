@@ -242,6 +242,13 @@ const CLIENT: &[Row] = &[
         "Time between two comparisons of a channel's position with the broker's, which find what no message revealed.",
     ),
     (
+        "channel_position_max_time_lag",
+        Duration(0, DAY),
+        Differs("looked at with Redis alone: the embedded broker's publications do not travel"),
+        "A publication that is older when it comes from Redis counts as a gap of its channel's positions; 0s: its age is \
+         not looked at. The clocks of Redis and the node must agree as closely.",
+    ),
+    (
         "presence_update_interval",
         Duration(100, DAY),
         Differs("once for each channel and node, not for each client"),

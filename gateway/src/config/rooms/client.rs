@@ -51,6 +51,9 @@ pub struct Client {
     /// Time between two comparisons of a channel's position with the broker's; zero is never.
     #[serde(with = "units::duration")]
     pub channel_position_check_delay: Duration,
+    /// The age above which a publication from Redis counts as a gap; zero: its age is not looked at.
+    #[serde(with = "units::duration")]
+    pub channel_position_max_time_lag: Duration,
     /// How often a node tells Redis of a channel with presence that it lives.
     #[serde(with = "units::duration")]
     pub presence_update_interval: Duration,
@@ -82,6 +85,7 @@ impl Default for Client {
             handshake_limit: 16_384,
             address_connection_limit: 0,
             channel_position_check_delay: Duration::from_secs(40),
+            channel_position_max_time_lag: Duration::ZERO,
             presence_update_interval: Duration::from_secs(27),
             presence_max_clients: 5000,
             history_max_publication_limit: 300,

@@ -94,6 +94,7 @@ impl World {
             info: None,
             tags: Default::default(),
             delta: false,
+            is_late: false,
             received: self.now,
         })]));
         self.settle();
@@ -191,6 +192,22 @@ fn what_comes_while_the_history_is_read_comes_once_and_nobody_else_waits() {
     world.publish_some(1);
     assert_eq!(world.clients[client].got().offsets, [2, 3, 4, 5, 6]);
     assert_eq!(world.clients[other].got().offsets, [4, 5, 6]);
+}
+
+#[test]
+fn who_comes_first_counts_on_from_what_came_while_the_history_was_read() {
+    let mut world = world(|_| {});
+    world.publish_some(3);
+    let client = world.client(PLENTY, &[]);
+    world.held = Some(Vec::new());
+    world.clients[client].recover(1, "");
+    world.settle();
+    world.publish_some(2);
+    world.answer_all();
+    world.publish_some(1);
+    let got = world.clients[client].got();
+    assert_eq!((got.offsets, got.unsubscribed), (vec![2, 3, 4, 5, 6], vec![]));
+    assert_eq!(world.stats.gaps.iter().map(|count| count.get()).sum::<u64>(), 0, "nothing was missing");
 }
 
 #[test]

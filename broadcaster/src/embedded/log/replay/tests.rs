@@ -166,7 +166,7 @@ fn publication(channel: &Channel, offset: u64, epoch: Arc<str>, received: Instan
     let (channel, payload) = (Channel::clone(channel), Payload::new("1".into()));
     let (info, tags, delta) = (None, Default::default(), false);
     let kind = crate::publication::PushKind::Publication;
-    Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, received })
+    Arc::new(Publication { channel, kind, payload, offset, epoch, info, tags, delta, is_late: false, received })
 }
 
 proptest! {
