@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{Expectation, Schedule};
+use super::count::Schedule;
+use super::session::Expectation;
 
 /// An order to whoever holds sessions. Each is answered once it is done, opening once it has begun.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Many sessions in few threads, and where one process may not hold them all, in several processes.
 //!
 //! - [`session`]: one session's state and what its bytes mean, without a socket
+//! - [`count`]: which messages have come to it, and which are missing
 //! - [`worker`]: a thread with an epoll set that owns a share of the sessions
 //! - [`threads`], [`process`]: those that carry a command out, here or in processes of their own
 //! - [`command`]: what they are told
@@ -13,6 +14,7 @@
 //! worker's slab and its descriptor: no task, no timer, no buffer.
 
 mod command;
+pub(crate) mod count;
 pub(crate) mod layout;
 #[cfg(test)]
 mod peers;
@@ -32,8 +34,9 @@ use serde::{Deserialize, Serialize};
 
 use self::command::Command;
 pub(crate) use self::command::Opening;
+use self::count::Schedule;
 use self::process::Processes;
-use self::session::{Expectation, Schedule};
+use self::session::Expectation;
 use self::tally::Tally;
 use self::target::Target;
 use self::threads::Threads;

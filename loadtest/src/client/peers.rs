@@ -1,6 +1,7 @@
 //! Tests: sessions of Nchan, NATS and MQTT from their first byte on, with reads that begin and end anywhere.
 
-use super::session::{Count, Expectation, Outcome, Phase, Reading, Schedule, Session};
+use super::count::{Count, Schedule};
+use super::session::{Expectation, Outcome, Phase, Reading, Session};
 use super::tally::Tally;
 use crate::stamp::{Format, Stamp};
 use crate::wire::{Wire, mqtt, websocket};

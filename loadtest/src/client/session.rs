@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::count::{Arrival, Count};
 use super::tally::Tally;
 use crate::stamp::Stamp;
 use crate::wire::reply::{self, Reply};
@@ -34,59 +35,6 @@ pub(crate) struct Expectation {
     pub(crate) payload: usize,
     /// From one message of a channel to the next, in ns; 0 where there is no schedule.
     pub(crate) interval: u64,
-}
-
-/// How far a session has come with one of its channels.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Count {
-    /// The sequence number that comes next, or [`JOINING`].
-    next: u32,
-    /// Messages before `next` that have not come.
-    missing: u32,
-}
-
-/// Marks a channel that was subscribed to in the middle of a measurement and has had no message yet.
-const JOINING: u32 = u32::MAX;
-
-impl Count {
-    /// From the beginning of a measurement.
-    pub(crate) const START: Self = Self { next: 0, missing: 0 };
-    /// From its middle.
-    pub(crate) const JOIN: Self = Self { next: JOINING, missing: 0 };
-
-    /// Messages before the newest that have not come.
-    pub(crate) fn missing(self) -> u64 {
-        u64::from(self.missing)
-    }
-
-    /// How many of `published` messages never came to a session that has been subscribed since `ready`; for one that
-    /// has joined in the middle those count that were due later.
-    pub(crate) fn lost(self, published: u32, ready: u64, schedule: Schedule) -> u64 {
-        if self.next == JOINING {
-            return schedule.due_after(ready, published);
-        }
-        self.missing() + u64::from(published.saturating_sub(self.next))
-    }
-}
-
-/// When the messages of a channel were due.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(crate) struct Schedule {
-    /// The first one, in ns of [`crate::clock::now`].
-    pub(crate) first: u64,
-    /// From one to the next, in ns; 0 where there is no schedule.
-    pub(crate) interval: u64,
-}
-
-impl Schedule {
-    /// How many of the first `published` messages were due after `time`; none where there is no schedule.
-    fn due_after(self, time: u64, published: u32) -> u64 {
-        if self.interval == 0 {
-            return 0;
-        }
-        let before = time.checked_sub(self.first).map_or(0, |since| since / self.interval + 1);
-        u64::from(published).saturating_sub(before)
-    }
 }
 
 /// What is to be done after bytes were read.
@@ -361,27 +309,13 @@ impl Session {
             return;
         };
         let tally = &mut *reading.tally;
-        if count.next == JOINING {
+        if count.is_joining() {
             // Messages that were due after this session was subscribed, and before this one, are missing.
             let time = stamp.due.saturating_sub(self.since).saturating_sub(1);
             let missing = time.checked_div(reading.expected.interval).unwrap_or(0);
-            count.missing = u32::try_from(missing).unwrap_or(u32::MAX).min(stamp.sequence);
-            count.next = stamp.sequence;
+            count.join(stamp.sequence, u32::try_from(missing).unwrap_or(u32::MAX));
         }
-        let (late, again, gap);
-        if stamp.sequence >= count.next {
-            gap = stamp.sequence - count.next;
-            count.missing = count.missing.saturating_add(gap);
-            count.next = stamp.sequence.saturating_add(1);
-            (late, again) = (false, false);
-        } else {
-            // Without a list of what is missing, an earlier message counts as late as long as something is missing,
-            // and as a duplicate otherwise. Both fail a run.
-            gap = 0;
-            late = count.missing > 0;
-            again = !late;
-            count.missing -= u32::from(late);
-        }
+        let Arrival { gap, late, again } = count.take(stamp.sequence);
         if self.stalled {
             tally.stalled_delivered += u64::from(!again);
             tally.stalled_faults += u64::from(gap > 0 || late || again);
@@ -404,199 +338,4 @@ fn closed_with(code: u16) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stamp::Format;
-
-    const EXPECTED: Expectation = Expectation { round: 1, payload: 64, interval: 100 };
-
-    /// A ready session, with what it needs to receive.
-    struct Bench {
-        session: Session,
-        counts: Vec<Count>,
-        tally: Tally,
-        answer: Vec<u8>,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            Self::subscribed(1)
-        }
-
-        /// With so many channels of 7, from number 5 on.
-        fn subscribed(subscriptions: u16) -> Self {
-            let mut session = Session::new(0, 5, subscriptions, false, 0);
-            session.phase = Phase::Opening;
-            let counts = vec![Count::START; subscriptions.into()];
-            let mut bench = Self { session, counts, tally: Tally::new(), answer: Vec::new() };
-            assert_eq!(bench.receive(&text("{\"id\":1,\"connect\":{\"pong\":true}}")), Outcome::Continue);
-            for left in (0..u32::from(subscriptions)).rev() {
-                let outcome = bench.receive(&text(&format!("{{\"id\":{},\"subscribe\":{{}}}}", left + 2)));
-                assert_eq!(outcome, if left == 0 { Outcome::Ready } else { Outcome::Continue });
-            }
-            bench
-        }
-
-        fn receive(&mut self, bytes: &[u8]) -> Outcome {
-            let mut reading = Reading {
-                wire: Wire::WsJson,
-                now: 1000,
-                expected: EXPECTED,
-                channels: 7,
-                counts: &mut self.counts,
-                tally: &mut self.tally,
-                answer: &mut self.answer,
-            };
-            self.session.receive(bytes, &mut reading)
-        }
-
-        fn lost(&self, published: u32) -> u64 {
-            let schedule = Schedule { first: 10, interval: 100 };
-            self.counts.iter().map(|count| count.lost(published, self.session.since, schedule)).sum()
-        }
-    }
-
-    fn text(message: &str) -> Vec<u8> {
-        let mut frame = Vec::new();
-        websocket::push_server_frame(websocket::TEXT, message.as_bytes(), &mut frame);
-        frame
-    }
-
-    fn message(channel: u32, sequence: u32) -> Vec<u8> {
-        let mut payload = Vec::new();
-        let due = 10 + 100 * u64::from(sequence);
-        Stamp { round: 1, channel, sequence, due }.write(Format::Object, 64, &mut payload);
-        let payload = String::from_utf8(payload).unwrap();
-        text(&format!("{{\"push\":{{\"channel\":\"c\",\"pub\":{{\"data\":{payload}}}}}}}"))
-    }
-
-    #[test]
-    fn messages_in_order_are_counted_with_their_latency() {
-        let mut bench = Bench::new();
-        for sequence in 0..5 {
-            assert_eq!(bench.receive(&message(5, sequence)), Outcome::Continue);
-        }
-        assert_eq!(bench.tally.accounting().fault(), None);
-        assert_eq!((bench.tally.delivered, bench.lost(5)), (5, 0));
-        assert_eq!(bench.tally.latency.len(), 5);
-    }
-
-    #[test]
-    fn a_byte_at_a_time_counts_the_same_and_leaves_nothing_behind() {
-        let mut bench = Bench::new();
-        for byte in [message(5, 0), message(5, 1)].concat() {
-            assert_eq!(bench.receive(&[byte]), Outcome::Continue);
-        }
-        assert_eq!(bench.tally.delivered, 2);
-        assert_eq!(bench.session.held(), 0);
-    }
-
-    #[test]
-    fn a_gap_is_a_loss() {
-        let mut bench = Bench::new();
-        bench.receive(&message(5, 0));
-        bench.receive(&message(5, 3));
-        assert_eq!(bench.lost(6), 2 + 2);
-    }
-
-    #[test]
-    fn each_of_several_channels_is_counted_by_itself_also_around_the_end() {
-        let mut bench = Bench::subscribed(3);
-        for (channel, sequence) in [(5, 0), (6, 0), (0, 0), (0, 1), (5, 2)] {
-            bench.receive(&message(channel, sequence));
-        }
-        assert_eq!((bench.tally.delivered, bench.tally.misrouted), (5, 0));
-        assert_eq!(bench.lost(3), 1 + 2 + 1);
-        bench.receive(&message(1, 0));
-        bench.receive(&message(4, 0));
-        assert_eq!(bench.tally.misrouted, 2);
-    }
-
-    #[test]
-    fn who_joins_in_the_middle_misses_only_what_was_due_afterwards() {
-        // Messages are due at 10, 110, 210, ...
-        for (ready, first, lost) in [(250, 3, 0), (250, 2, 0), (250, 5, 2), (5, 0, 0), (209, 3, 1), (210, 3, 0)] {
-            let mut bench = Bench::new();
-            bench.counts = vec![Count::JOIN];
-            bench.session.since = ready;
-            bench.receive(&message(5, first));
-            assert_eq!(bench.lost(first + 1), lost, "ready at {ready}, first {first}");
-            assert_eq!(bench.lost(first + 2), lost + 1);
-            bench.receive(&message(5, first));
-            assert_eq!(bench.tally.duplicates, u64::from(lost == 0));
-        }
-    }
-
-    #[test]
-    fn who_joins_in_the_middle_and_hears_nothing_has_lost_what_was_due_afterwards() {
-        let mut bench = Bench::new();
-        bench.counts = vec![Count::JOIN];
-        for (ready, published, lost) in [(250, 5, 2), (250, 3, 0), (210, 3, 0), (209, 3, 1), (0, 3, 3)] {
-            bench.session.since = ready;
-            assert_eq!(bench.lost(published), lost, "ready at {ready}, {published} published");
-        }
-    }
-
-    #[test]
-    fn a_late_message_is_out_of_order_and_no_loss() {
-        let mut bench = Bench::new();
-        for sequence in [1, 0, 2] {
-            bench.receive(&message(5, sequence));
-        }
-        assert_eq!((bench.tally.out_of_order, bench.tally.duplicates, bench.lost(3)), (1, 0, 0));
-        assert_eq!(bench.tally.delivered, 3);
-    }
-
-    #[test]
-    fn a_message_that_comes_again_is_a_duplicate_and_no_delivery() {
-        let mut bench = Bench::new();
-        bench.receive(&message(5, 0));
-        bench.receive(&message(5, 0));
-        assert_eq!((bench.tally.duplicates, bench.tally.delivered), (1, 1));
-    }
-
-    #[test]
-    fn another_channels_message_is_misrouted_and_another_rounds_is_a_stray() {
-        let mut bench = Bench::new();
-        bench.receive(&message(6, 0));
-        let mut payload = Vec::new();
-        Stamp { round: 2, channel: 5, sequence: 0, due: 0 }.write(Format::Object, 64, &mut payload);
-        let other = String::from_utf8(payload).unwrap();
-        bench.receive(&text(&format!("{{\"push\":{{\"channel\":\"c\",\"pub\":{{\"data\":{other}}}}}}}")));
-        assert_eq!((bench.tally.misrouted, bench.tally.strays, bench.tally.delivered), (1, 1, 0));
-    }
-
-    #[test]
-    fn a_ping_is_answered_by_a_masked_empty_command() {
-        let mut bench = Bench::new();
-        bench.receive(&text("{}"));
-        let frame = websocket::frame(&bench.answer).unwrap().unwrap();
-        let mut payload = frame.payload.to_vec();
-        websocket::apply_mask(frame.mask.unwrap(), &mut payload);
-        assert_eq!((frame.opcode, payload.as_slice()), (websocket::TEXT, b"{}".as_slice()));
-    }
-
-    #[test]
-    fn a_close_frame_ends_the_session_with_its_code_and_name() {
-        let mut frame = Vec::new();
-        websocket::push_server_frame(websocket::CLOSE, &3008u16.to_be_bytes(), &mut frame);
-        assert_eq!(Bench::new().receive(&frame), Outcome::End("closed with 3008 (slow)".to_owned()));
-    }
-
-    #[test]
-    fn a_refused_subscribe_ends_the_session_and_says_why() {
-        let mut bench = Bench::new();
-        (bench.session.phase, bench.session.awaiting) = (Phase::Opening, 1);
-        let outcome = bench.receive(&text(
-            "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"error\":{\"code\":103,\"message\":\"permission denied\"}}",
-        ));
-        assert_eq!(outcome, Outcome::End("subscribe refused with 103 (permission denied)".to_owned()));
-    }
-
-    #[test]
-    fn garbage_ends_the_session() {
-        assert!(
-            matches!(Bench::new().receive(b"\xff\xff\xff"), Outcome::End(reason) if reason.starts_with("malformed"))
-        );
-    }
-}
+mod tests;

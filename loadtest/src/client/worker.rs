@@ -14,7 +14,8 @@ use rustix::fd::OwnedFd;
 
 use super::Counters;
 use super::command::{Command, Opening};
-use super::session::{Count, Expectation, Outcome, Phase, Reading, Schedule, Session};
+use super::count::{Count, Schedule};
+use super::session::{Expectation, Outcome, Phase, Reading, Session};
 use super::tally::{Tally, count};
 use super::target::Target;
 use crate::clock;

@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::measure::{Load, measure};
 use super::stage::Stage;
+use crate::client::count::Schedule;
 use crate::client::layout::Layout;
-use crate::client::session::Schedule;
 use crate::client::tally::{Accounting, Reasons, Tally};
 use crate::client::{Fleet, TICK};
 use crate::clock;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::measure::{Measured, expectation, expected, measure, next_round, warm_up};
 use super::stage::Stage;
+use crate::client::count::Schedule;
 use crate::client::layout::Layout;
-use crate::client::session::Schedule;
 use crate::client::tally::{Accounting, Tally};
 use crate::client::{Fleet, TICK};
 use crate::clock;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stage::Stage;
+use crate::client::count::Schedule;
 use crate::client::layout::Layout;
-use crate::client::session::Schedule;
 use crate::client::tally;
 use crate::error::{Error, Result};
 use crate::report::figures::{self, Figures};

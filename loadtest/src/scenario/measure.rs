@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::stage::Stage;
-use crate::client::session::{Expectation, Schedule};
+use crate::client::count::Schedule;
+use crate::client::session::Expectation;
 use crate::client::tally::{Accounting, Tally};
 use crate::client::{Counters, Fleet, TICK};
 use crate::clock;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::measure::{Load, Measured, measure, warm_up};
 use super::stage::Stage;
+use crate::client::count::Schedule;
 use crate::client::layout::Layout;
-use crate::client::session::Schedule;
 use crate::client::tally::{self, Accounting, Reasons};
 use crate::client::{Opening, TICK};
 use crate::clock;

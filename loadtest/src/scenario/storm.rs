@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::stage::Stage;
+use crate::client::count::Schedule;
 use crate::client::layout::Layout;
-use crate::client::session::Schedule;
 use crate::client::{Opening, tally};
 use crate::error::Result;
 use crate::probe::Probe;

@@ -92,8 +92,8 @@ fn too_long() -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use crate::client::count::Schedule;
     use crate::client::layout::Layout;
-    use crate::client::session::Schedule;
     use std::sync::Arc;
 
     use super::super::super::tally::count;
