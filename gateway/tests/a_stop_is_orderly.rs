@@ -75,7 +75,8 @@ fn a_second_sigterm_does_not_wait_for_the_drain() {
 
 #[test]
 fn a_stop_is_over_within_its_timeout_whoever_does_not_go() {
-    let mut node = Setup::new().settings("[shutdown]\ntimeout = \"1500ms\"\ndrain = \"1s\"\n").start();
+    // Who is closed has about a second to go, which is longer than all of it takes here.
+    let mut node = Setup::new().settings("[shutdown]\ntimeout = \"800ms\"\ndrain = \"400ms\"\n").start();
     // Neither reads nor closes.
     let _deaf = Wire::ALL.map(|wire| Client::connect(&node, wire).into_stream());
     let _half_a_request = {
@@ -84,11 +85,13 @@ fn a_stop_is_over_within_its_timeout_whoever_does_not_go() {
         stream
     };
     node.signal(Signal::TERM);
-    assert_eq!(node.wait(Duration::from_millis(1500) + MARGIN).code(), Some(0));
+    assert_eq!(node.wait(Duration::from_millis(800) + MARGIN).code(), Some(0));
     let stopped = node.logged("stopped").expect("a line about the end");
     let took_ms = stopped["took_ms"].as_u64().unwrap();
-    assert!((1000..1750).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 1.5 s");
-    assert!(node.logged("connections are dropped").is_some());
+    assert!((700..1050).contains(&took_ms), "took {took_ms} ms, and shutdown.timeout is 0.8 s");
+    let dropped = node.logged("connections are dropped").expect("none of them has gone");
+    // The half request is among them where it was let in before the signal.
+    assert!(dropped["connections"].as_u64().unwrap() >= Wire::ALL.len() as u64, "{dropped}");
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn a_stop_waits_for_no_idle_request_connection() {
     assert_eq!(&start, b"HTTP/1.1 200");
     node.signal(Signal::TERM);
     // The drain of --dev is 1 s, shutdown.timeout 30 s.
-    assert_eq!(node.wait(Duration::from_secs(1) + MARGIN).code(), Some(0));
+    assert_eq!(node.wait(Duration::from_millis(800) + MARGIN).code(), Some(0));
     assert!(node.logged("connections are dropped").is_none());
 }
 
